@@ -1,0 +1,137 @@
+"""Times the compiled train step of a config.
+
+python -m benchmarks.step --config configs/polar_relaxed.py:quick [--steps 20] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+import jax
+
+import polarjax.data
+import polarjax.systems
+from polarjax.core import ConfigError, PolarjaxError
+from polarjax.engine import config, sharding
+from polarjax.engine.optim import make_optimizer
+from polarjax.engine.state import initial_state
+from polarjax.engine.step import first_micro_batch, make_train_step
+
+WARM_UP = 2
+FLAGS = {
+    "config": "config file, path.py or path.py:argument",
+    "steps": "number of steps that are timed, after 2 that are not (default: 20)",
+    "json": "file for the numbers",
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Reads the flags, measures, prints the table and writes the JSON."""
+    flags, overrides = config.parse_flags(arguments, FLAGS, __doc__ or "")
+    settings = config.load(flags.get("config"), overrides)
+    measured = {
+        "config": flags["config"],
+        **overrides,
+        **measure_step(settings, _count(flags.get("steps", "20"))),
+    }
+    print(
+        "\n".join(
+            f"{name:<22}{value:>14,.1f}" if isinstance(value, float) else f"{name:<22}{value!s:>14}"
+            for name, value in measured.items()
+        )
+    )
+    if "json" in flags:
+        pathlib.Path(flags["json"]).write_text(json.dumps(measured, indent=1) + "\n")
+
+
+def measure_step(settings: Any, steps: int) -> dict[str, Any]:
+    """Builds data, system and optimizer as a run does, compiles the step and times it.
+
+    Returns:
+      Times in ms and s, throughput in steps and in predicted bins (batch size x predicted frames) per second, memory
+      in MB; `data_ms` is the median time to make a request and send it to the device, outside the step's time.
+    """
+    data = polarjax.data.build(settings.data)
+    try:
+        train_step, state, resident, send = _prepare(settings, data)
+        begin = time.perf_counter()
+        compiled = train_step.lower(state, resident, send(0)).compile()
+        compile_s = time.perf_counter() - begin
+        data_ms, step_ms = [], []
+        for step in range(WARM_UP + steps):
+            begin = time.perf_counter()
+            request = jax.block_until_ready(send(step))
+            sent = time.perf_counter()
+            state, scalars = jax.block_until_ready(compiled(state, resident, request))
+            data_ms.append(1e3 * (sent - begin))
+            step_ms.append(1e3 * (time.perf_counter() - sent))
+        if not scalars["finite"]:
+            raise PolarjaxError("the last step's loss or gradient is not finite; its time means nothing")
+        median = statistics.median(step_ms[WARM_UP:])
+        return {
+            "device": jax.devices()[0].device_kind,
+            "devices": jax.device_count(),
+            "cores": os.cpu_count(),
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+            "steps": steps,
+            "step_ms": median,
+            "step_ms_longest": max(step_ms[WARM_UP:]),
+            "data_ms": statistics.median(data_ms[WARM_UP:]),
+            "predicted_bins_per_s": 1e3 * settings.data.batch_size * settings.data.predicted / median,
+            "compile_s": compile_s,
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "step_memory_mb": compiled.memory_analysis().temp_size_in_bytes / 2**20,
+        }
+    finally:
+        data.close()
+
+
+def _prepare(settings: Any, data: Any) -> tuple:
+    """Returns the jitted step, the first state, the resident arrays and step -> request on the devices."""
+    train, optim = config.validate(settings)
+    system = polarjax.systems.build(settings, data.info)
+    mesh = sharding.make_mesh()
+    resident = sharding.put_replicated(data.resident, mesh)
+    example = sharding.put_request(data.train(0), mesh)
+
+    def first_batch(resident, request):
+        return data.fetch(resident, first_micro_batch(request))
+
+    def init(resident, request):
+        return system.init(jax.random.key(0), first_batch(resident, request))["params"]
+
+    params = jax.eval_shape(init, resident, example)
+    optimizer = make_optimizer(optim, system.param_group, params, train.num_steps)
+
+    def start(resident, request):
+        return initial_state(system, optimizer.init, first_batch(resident, request), settings.seed)
+
+    state = jax.jit(start, out_shardings=sharding.replicated(mesh))(resident, example)
+
+    def send(step):
+        return sharding.put_request(data.train(step), mesh, optim.accumulate)
+
+    return make_train_step(system, optimizer, data.fetch, mesh), state, resident, send
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise ConfigError(f"--steps is {text!r}; expected a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except PolarjaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

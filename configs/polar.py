@@ -1,0 +1,97 @@
+"""Polar-V1 with the documented original constants: tau 100 ms in fixation, 25 ms in saccades; alpha 0.74 and 0.95.
+
+    python train.py --config configs/polar.py            full size: 4 levels, 64 pairs, kernel 15, batch 384
+    python train.py --config configs/polar.py:quick      the same model made small, for 2 CPU cores
+
+Both fit the embedded virtual V1; --config.data.sessions=FOLDER fits your own sessions.
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("", "quick")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the full config, or the one for two CPU cores with variant 'quick'."""
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; allowed are {', '.join(map(repr, VARIANTS))}")
+    config = ConfigDict()
+    config.system = "polar"
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.sessions = ""  # '' is the virtual V1; else session folders or folders of them, separated by commas
+    config.data.virtual = ConfigDict({"seed": 0, "minutes": 12.0, "cache": ""})
+    config.data.burn_in = 24
+    config.data.predicted = 24
+    config.data.batch_size = 384
+    config.data.storage = "resident"
+    config.data.seed = 0
+    config.data.session_weights = ()
+    config.data.drop_silent = False
+
+    config.model = ConfigDict()
+    config.model.name = "polar_v1"
+    config.model.kwargs = ConfigDict()
+    config.model.kwargs.n_levels = 4
+    config.model.kwargs.n_pairs = 64
+    config.model.kwargs.kernel_size = 15
+    config.model.kwargs.fixation_rate = 10.0
+    config.model.kwargs.saccade_rate = 40.0
+    config.model.kwargs.alpha_fast = 0.74
+    config.model.kwargs.alpha_slow = 0.95
+    config.model.kwargs.start = "drive"
+    config.model.kwargs.dtype = "float32"
+
+    config.loss = ConfigDict()
+    config.loss.weights = ConfigDict({"poisson": 1.0})
+
+    config.optim = ConfigDict()
+    config.optim.groups = ConfigDict()
+    config.optim.groups.core = ConfigDict({"learning_rate": 1.5e-3, "weight_decay": 5e-5})
+    config.optim.groups.temporal = ConfigDict({"learning_rate": 1.5e-4, "weight_decay": 0.0})
+    config.optim.groups.readout = ConfigDict({"learning_rate": 1e-3, "weight_decay": 5e-5})
+    config.optim.b1 = 0.9
+    config.optim.b2 = 0.95
+    config.optim.eps = 1e-8
+    config.optim.clip_norm = 5.0
+    config.optim.warmup_steps = 15 * 1024
+    config.optim.schedule = "cosine"
+    config.optim.accumulate = 1
+
+    config.train = ConfigDict()
+    config.train.num_steps = 100 * 1024
+    config.train.log_every = 128
+    config.train.eval_every = 1024
+    config.train.save_every = 1024
+    config.train.eval_batches = 0
+    config.train.keep_latest = 2
+    config.train.keep_best = 1
+    config.train.max_skipped = 20
+    config.train.best_metric = "eval/bits_per_spike"
+    return make_quick(config) if variant == "quick" else config
+
+
+def make_quick(config: ConfigDict) -> ConfigDict:
+    """Makes a config small enough for two CPU cores: some minutes after the first compilation."""
+    config.data.burn_in = 8
+    config.data.predicted = 24
+    config.data.batch_size = 8
+
+    config.model.kwargs.n_levels = 3
+    config.model.kwargs.n_pairs = 16
+    config.model.kwargs.kernel_size = 9
+    config.model.kwargs.finest_stride = 2
+    config.model.kwargs.initial_width = 0.06
+    config.model.kwargs.code_width = 32
+
+    config.optim.groups.core.learning_rate = 3e-3
+    config.optim.groups.temporal.learning_rate = 1e-2
+    config.optim.groups.readout.learning_rate = 1.5e-2
+    config.optim.warmup_steps = 50
+
+    config.train.num_steps = 1000
+    config.train.log_every = 20
+    config.train.eval_every = 250
+    config.train.save_every = 250
+    return config

@@ -1,0 +1,43 @@
+"""Evaluates a trained model: python eval.py --workdir DIR [--step N] [--tier test|validation]."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from polarjax.core import ConfigError, PolarjaxError, closest
+from polarjax.engine.config import parse_flags
+from polarjax.reports import evaluate, table
+
+FLAGS = {
+    "workdir": "the directory that train.py --workdir was given",
+    "step": "step of the checkpoint; without it, the latest",
+    "tier": "test (default) or validation: which trials",
+}
+TIERS = {"validation": 1, "test": 2}
+
+
+def main(arguments: list[str]) -> int:
+    """Evaluates, writes the report and prints its table; returns the exit code."""
+    try:
+        flags, _ = parse_flags(arguments, FLAGS, __doc__)
+        if "workdir" not in flags:
+            raise ConfigError("--workdir is missing; for example --workdir runs/polar_relaxed-quick")
+        if not flags.get("step", "0").isdecimal():
+            raise ConfigError(f"--step is {flags['step']!r}; expected the number of a step")
+        tier = flags.get("tier", "test")
+        if tier not in TIERS:
+            raise ConfigError(f"--tier is {tier!r}{closest(tier, TIERS)}")
+        step = int(flags["step"]) if "step" in flags else None
+        report = evaluate.write_report(flags["workdir"], step, TIERS[tier])
+    except PolarjaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    table.print_table(report)
+    folder = evaluate.report_folder(pathlib.Path(flags["workdir"]), report["checkpoint_step"], TIERS[tier])
+    print(f"report: {folder / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

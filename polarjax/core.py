@@ -1,0 +1,183 @@
+"""The words that all other modules share: batch, system, data, errors.
+
+Axis letters: B batch, T frames (oldest first), H W pixels, C input channels, L pyramid levels, M quadrature pairs,
+N units, S sessions, D features. Channels are last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+FORMAT_VERSION = 1
+
+PyTree = Any
+
+
+class PolarjaxError(ValueError):
+    """An error whose message is all that a user needs: what was wrong, the value, what is allowed, what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(PolarjaxError):
+    """A flag or a value of the config is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(PolarjaxError):
+    """A session folder or an array in it is wrong (exit code 3)."""
+
+    exit_code = 3
+
+
+class CheckpointError(PolarjaxError):
+    """A checkpoint or the storage below it is wrong (exit code 4)."""
+
+    exit_code = 4
+
+
+class NumericError(PolarjaxError):
+    """Training met non-finite numbers that persist (exit code 5)."""
+
+    exit_code = 5
+
+
+class Batch(NamedTuple):
+    """Segments of several sessions; example i belongs to session i % S.
+
+    Attributes:
+      stimulus: movie on the retina, (luminance - 127)/255, oldest frame first.
+      gaze: where the eye points, degrees, x right and y up, same frames.
+      spikes: counts per bin at the last n frames; 0 for the units that pad a session to N.
+      valid: 1 where a count may be scored, else 0.
+    """
+
+    stimulus: Float[Array, "B T H W C"]
+    gaze: Float[Array, "B T 2"]
+    spikes: Float[Array, "B n N"]
+    valid: Float[Array, "B n N"]
+
+
+class LossOutput(NamedTuple):
+    """What `System.loss` returns: the weighted sum, named numbers to log, the model's collections after the step."""
+
+    loss: Float[Array, ""]
+    scalars: dict[str, Float[Array, ""]]
+    model_state: PyTree
+
+
+class System(NamedTuple):
+    """A model, its losses and its batches, as pure functions. The engine knows nothing else of it.
+
+    Attributes:
+      init: (rng, batch) -> {'params': .., other Flax collections}.
+      loss: (params, state, batch, rng) -> LossOutput; `state` is the whole TrainState before the step.
+      predict: (params, model_state, batch) -> log rate [B, n, N] at the last n frames, log spikes/bin.
+      eval_sums: (state, batch) -> pytree of sums over the batch, to be added over a split.
+      eval_metrics: (sums over the split) -> {name: number}.
+      param_group: ('core', 'filters', 'kernel') -> name of the optimizer group.
+      constants: params -> {name: number} in natural units, logged at every interval.
+    """
+
+    init: Callable[..., PyTree]
+    loss: Callable[..., LossOutput]
+    predict: Callable[..., Array]
+    eval_sums: Callable[..., PyTree]
+    eval_metrics: Callable[[PyTree], dict[str, float]]
+    param_group: Callable[[tuple[str, ...]], str]
+    constants: Callable[[PyTree], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionInfo:
+    """What a model and its checkpoint keep of a session.
+
+    Attributes:
+      name: name of the session, unique in a run.
+      unit_ids: N names of the units, in the order of the columns of spikes.npy.
+      mean_count: N mean counts per bin over the valid bins of the training tier.
+      position_deg: N pairs (x, y), degrees from the centre of the window: where the counts follow the local energy.
+      fingerprint: sha256 over session.json's array digests.
+      path: folder, or '' for an embedded session.
+    """
+
+    name: str
+    subject: str
+    unit_ids: tuple[str, ...]
+    mean_count: tuple[float, ...]
+    position_deg: tuple[tuple[float, float], ...]
+    fingerprint: str
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DataInfo:
+    """What a model must know of its data, and all that a checkpoint keeps of it (JSON by `dataclasses.asdict`).
+
+    Attributes:
+      sessions: in the order of the batch layout.
+      rate_hz: frames (and bins) per second; the one source of dt.
+      pixels_per_degree: of the windows that the model sees.
+      frame_shape: (H, W, C) of the windows.
+    """
+
+    sessions: tuple[SessionInfo, ...]
+    rate_hz: float
+    pixels_per_degree: float
+    frame_shape: tuple[int, int, int]
+
+    @property
+    def max_units(self) -> int:
+        """N, the largest number of units of a session."""
+        return max(len(session.unit_ids) for session in self.sessions)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> DataInfo:
+        """Rebuilds the value from its JSON form."""
+        sessions = tuple(
+            SessionInfo(
+                **{
+                    **entry,
+                    "unit_ids": tuple(entry["unit_ids"]),
+                    "mean_count": tuple(entry["mean_count"]),
+                    "position_deg": tuple(tuple(pair) for pair in entry["position_deg"]),
+                }
+            )
+            for entry in fields["sessions"]
+        )
+        return cls(sessions, fields["rate_hz"], fields["pixels_per_degree"], tuple(fields["frame_shape"]))
+
+
+class Data(NamedTuple):
+    """Sessions as batches; every batch is a function of (seed, step).
+
+    Attributes:
+      info: what the model and the checkpoint keep.
+      resident: arrays that stay on every device, handed to `fetch`.
+      train: step -> request (pytree of NumPy arrays with a leading axis B) of the global batch.
+      evaluation: (tier, batch_size) -> requests that score every bin of the tier once; tier is 0, 1 or 2.
+      fetch: (resident, request) -> Batch, pure and traced inside the compiled step.
+      sessions: the open session folders, for reports (memory-mapped arrays).
+      close: stops background readers.
+    """
+
+    info: DataInfo
+    resident: PyTree
+    train: Callable[[int], PyTree]
+    evaluation: Callable[[int, int], Iterator[PyTree]]
+    fetch: Callable[[PyTree, PyTree], Batch]
+    sessions: tuple[Any, ...]
+    close: Callable[[], None]
+
+
+def closest(name: str, allowed: Iterable[str]) -> str:
+    """Returns ', did you mean ..?' for a misspelt name, or the allowed names where none is near."""
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(allowed)}"

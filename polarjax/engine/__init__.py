@@ -1,0 +1,1 @@
+"""The engine: trains any system on any data; knows no model."""

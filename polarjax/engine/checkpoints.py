@@ -1,0 +1,217 @@
+"""Checkpoints of a run: saved asynchronously and atomically, the newest and the best kept, restored anywhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from polarjax.core import CheckpointError
+from polarjax.engine.archive import FOLDER, DamagedCheckpoint, pack, read, read_meta
+from polarjax.engine.state import TrainState, flatten
+from polarjax.engine.storage import storage_errors
+
+TRASH = ".trash"
+
+
+class Checkpoints:
+    """Saves the states of a run; a context manager, because leaving without waiting would lose the last one."""
+
+    def __init__(self, workdir: Path, *, keep_latest: int, keep_best: int, best_metric: str):
+        """Opens <workdir>/checkpoints for writing and removes what a killed run left half done.
+
+        Args:
+          workdir: folder of the run, claimed by this process.
+          keep_latest: number of newest checkpoints that stay.
+          keep_best: number of checkpoints with the highest `best_metric` that stay as well.
+          best_metric: name among the metrics handed to `save`.
+        """
+        self._folder, self._best_metric = workdir / FOLDER, best_metric
+        self._values = {step: _value(workdir, step, best_metric) for step in list_steps(workdir)}
+        self._sweep()
+        policies = [checkpoint_managers.LatestN(keep_latest), _BestN(self._values, keep_best)]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            todelete_subdir=TRASH,  # a step is renamed before it is deleted: none is ever half there
+            # Made in the background, a folder that cannot be made leaves threads that wait for it for minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        )
+        with storage_errors(self._folder, "a checkpoint"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                self._folder.absolute(), options=options, item_names=("state", "meta")
+            )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with storage_errors(self._folder, "a checkpoint"):
+            self._manager.close()
+        self._empty_trash()
+
+    def save(self, state: TrainState, meta: dict[str, Any], *, wait: bool = False) -> None:
+        """Starts to write a checkpoint of the state's step; an error of the save before shows here.
+
+        Args:
+          state: on the devices; copied before the call returns, so that it may be donated.
+          meta: JSON fields beside step and digests; meta['metrics'] ranks the checkpoint.
+          wait: return only when it is committed.
+
+        Raises:
+          CheckpointError: the storage refuses.
+        """
+        tree, meta = pack(state, meta)
+        self._values[meta["step"]] = meta["metrics"].get(self._best_metric)
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
+        with storage_errors(self._folder, "a checkpoint"):
+            self._manager.save(meta["step"], args=items, force=True)
+            if wait:
+                self._manager.wait_until_finished()
+        self._empty_trash()
+
+    def _sweep(self) -> None:
+        """Removes what a killed run left half written or half deleted."""
+        self._empty_trash()
+        if jax.process_index() == 0 and self._folder.is_dir():
+            for entry in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def _empty_trash(self) -> None:
+        # The folder itself stays: the thread that commits a save may be renaming a step into it.
+        if jax.process_index() == 0 and (self._folder / TRASH).is_dir():
+            for entry in (self._folder / TRASH).iterdir():
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+class _BestN(checkpoint_managers.PreservationPolicy):
+    """Keeps the n checkpoints with the highest value; of equal ones the newer."""
+
+    def __init__(self, values: dict[int, float | None], count: int):
+        self._values, self._count = values, count
+
+    def should_preserve(self, checkpoints, *, context):
+        """Tells for each checkpoint whether it stays."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        ranked = sorted((self._values[step], step) for step in steps if self._values.get(step) is not None)
+        best = {step for _, step in ranked[::-1][: self._count]}
+        return [step in best for step in steps]
+
+
+def list_steps(workdir: str | Path) -> list[int]:
+    """Returns the steps that have a checkpoint, ascending; [] where there is none."""
+    folder = Path(workdir) / FOLDER
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal())
+
+
+def restore(workdir: str | Path, step: int | str | None = None) -> tuple[TrainState, dict[str, Any]]:
+    """Reads a checkpoint without its config, its data or its devices.
+
+    Args:
+      workdir: folder of the run.
+      step: a step; 'latest' or None for the newest; 'best' for the highest config.train.best_metric (the
+        newest where none was evaluated).
+
+    Returns:
+      The state with NumPy leaves in nested dicts (opt_state too, by the names of its fields), and its meta.
+
+    Raises:
+      CheckpointError: no such checkpoint, or a damaged one.
+    """
+    steps = list_steps(workdir)
+    if not steps:
+        raise CheckpointError(f"{workdir} holds no checkpoint; is it the --workdir of a run?")
+    if step in (None, "latest"):
+        step = steps[-1]
+    elif step == "best":
+        step = _best_step(workdir, steps)
+    if step not in steps:
+        raise CheckpointError(
+            f"{workdir} holds no checkpoint of step {step}; it has {', '.join(map(str, steps))}"
+        )
+    return read(workdir, step)
+
+
+def latest_intact(workdir: Path) -> tuple[tuple[TrainState, dict[str, Any]] | None, list[str]]:
+    """Reads the newest checkpoint that is not damaged; None where the run has not saved yet.
+
+    Returns:
+      The checkpoint and one warning for each damaged one; those are set aside as `corrupt-<step>`.
+
+    Raises:
+      CheckpointError: there are checkpoints and all are damaged, or one has another format.
+    """
+    problems: dict[int, str] = {}
+    found = None
+    for step in reversed(list_steps(workdir)):
+        try:
+            found = read(workdir, step)
+            break
+        except DamagedCheckpoint as error:
+            problems[step] = str(error)
+    if problems and found is None:
+        listed = "; ".join(problems.values())
+        raise CheckpointError(
+            f"no checkpoint of {workdir} is intact, and the run is not started again from 0: {listed}"
+        )
+    _set_aside(workdir / FOLDER, list(problems))
+    return found, list(problems.values())
+
+
+def match_state(saved: TrainState, abstract: TrainState) -> TrainState:
+    """Puts the arrays of a restored state into the structure of the running program.
+
+    Args:
+      saved: from `restore`.
+      abstract: the state's structure, with shapes and dtypes.
+
+    Raises:
+      CheckpointError: naming the first array that is missing, left over or of another shape or dtype.
+    """
+    leaves, expected = flatten(saved), flatten(abstract)
+    for path in sorted(set(leaves) ^ set(expected)):
+        holder, other = ("model", "checkpoint") if path in expected else ("checkpoint", "model")
+        raise CheckpointError(
+            f"the {holder} has {path} and the {other} has not; the program has changed since the run "
+            "started: use another --workdir"
+        )
+    for path, leaf in expected.items():
+        if (leaves[path].shape, leaves[path].dtype) != (leaf.shape, leaf.dtype):
+            raise CheckpointError(
+                f"{path} is {leaves[path].dtype}{list(leaves[path].shape)} in the checkpoint and "
+                f"{leaf.dtype}{list(leaf.shape)} in the model; use another --workdir"
+            )
+    return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[path] for path in expected])
+
+
+def _set_aside(folder: Path, steps: list[int]) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("polarjax: every process has read the checkpoints")
+    if jax.process_index() == 0:
+        for step in steps:
+            shutil.rmtree(folder / f"corrupt-{step}", ignore_errors=True)
+            (folder / str(step)).rename(folder / f"corrupt-{step}")
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("polarjax: damaged checkpoints are set aside")
+
+
+def _value(workdir: str | Path, step: int, metric: str | None = None) -> float | None:
+    """Returns the metric of a checkpoint (by default the one that its config ranks by), None without one."""
+    try:
+        meta = read_meta(workdir, step)
+    except CheckpointError:
+        return None
+    return meta["metrics"].get(metric or meta["config"]["train"]["best_metric"])
+
+
+def _best_step(workdir: str | Path, steps: list[int]) -> int:
+    ranked = [(value, step) for step in steps if (value := _value(workdir, step)) is not None]
+    return max(ranked)[1] if ranked else steps[-1]

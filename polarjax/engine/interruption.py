@@ -1,0 +1,51 @@
+"""Stopping on a signal: finish the step, save, leave with exit code 75."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+from polarjax.core import PolarjaxError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Interrupted(PolarjaxError):
+    """The run was asked to stop and has saved; the same line continues it (exit code 75)."""
+
+    exit_code = 75
+
+
+@contextlib.contextmanager
+def watch_signals() -> Iterator[Callable[[int], bool]]:
+    """Yields stop(step): whether SIGTERM, SIGINT or SIGHUP has come.
+
+    A second signal acts as it did before. With several processes the runtime itself agrees on the step at
+    which all of them stop (on SIGTERM), so no handler is set and `stop` must be asked at every step.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    received: list[int] = []
+
+    def remember(number, frame):
+        del frame
+        received.append(number)
+        _restore(before)
+
+    for number in SIGNALS:
+        signal.signal(number, remember)
+    try:
+        yield lambda step: bool(received)
+    finally:
+        _restore(before)
+
+
+def _restore(handlers) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -1,0 +1,174 @@
+"""What a run tells: metrics.jsonl, TensorBoard, a progress bar on a terminal and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.progress
+import tensorboardX
+
+from polarjax.engine.storage import storage_errors
+
+METRICS = "metrics.jsonl"
+SHOWN = ("train/loss", "eval/bits_per_spike", "time/samples_per_second")
+
+
+class Clock:
+    """Times the training steps between two lines of the log, and of that the time spent waiting for data."""
+
+    def __init__(self):
+        """Starts the interval."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins a new interval."""
+        self._start, self._waited, self._paused, self._steps = time.monotonic(), 0.0, 0.0, 0
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Keeps what runs inside (an evaluation, a save) out of the interval."""
+        start = time.monotonic()
+        yield
+        self._paused += time.monotonic() - start
+
+    def count(self, seconds_for_data: float, *, device_idle: bool) -> None:
+        """Counts a step; preparing its data is waiting only where the device had nothing else to do."""
+        self._steps += 1
+        self._waited += seconds_for_data if device_idle else 0.0
+
+    def take(self, batch_size: int) -> dict[str, float]:
+        """Returns samples per second and the share of time waiting for data, and begins a new interval."""
+        elapsed = max(time.monotonic() - self._start - self._paused, 1e-9)
+        numbers = {
+            "time/samples_per_second": self._steps * batch_size / elapsed,
+            "time/data_wait": min(self._waited / elapsed, 1.0),
+        }
+        self.restart()
+        return numbers
+
+
+class Writer:
+    """Writes the numbers of a run; a context manager. Silent in all processes but the first."""
+
+    def __init__(self, workdir: Path, *, start: int, total: int, primary: bool):
+        """Opens the logs, and drops the lines of steps after `start` that an interrupted run left.
+
+        Args:
+          workdir: folder of the run.
+          start: step that the run continues from.
+          total: last step.
+          primary: whether this process writes.
+        """
+        self._primary, self._total = primary, total
+        self._first_line: tuple[float, int] | None = None
+        self._path = workdir / METRICS
+        self._bar = None
+        if not primary:
+            return
+        with storage_errors(self._path, "the log"):
+            _drop_after(self._path, start)
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+            self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        if sys.stdout.isatty() and start < total:
+            self._bar = _make_bar()
+            self._task = self._bar.add_task("train", total=total, completed=start, rate="")
+            self._bar.start()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._primary:
+            with storage_errors(self._path, "the log"):
+                self._board.close()
+                self._file.close()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress bar, or as it is."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif self._primary:
+            print(text, flush=True)
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def write(self, step: int, numbers: Mapping[str, Any]) -> None:
+        """Appends one line of metrics; numbers that are not finite are left out, for JSON has none."""
+        if not self._primary:
+            return
+        arrays = {name: np.asarray(value, np.float64) for name, value in numbers.items()}
+        values = {name: array.tolist() for name, array in arrays.items() if np.isfinite(array).all()}
+        values = {
+            name: int(value) if name == "train/skipped_steps" else value for name, value in values.items()
+        }
+        with storage_errors(self._path, "the log"):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                if not isinstance(value, list):
+                    self._board.add_scalar(name, value, step)
+        self._show(step, values)
+
+    def _show(self, step: int, values: Mapping[str, Any]) -> None:
+        rate = values.get("time/samples_per_second")
+        shown = [f"{name} {values[name]:.4g}" for name in SHOWN if name in values]
+        if self._bar is not None:
+            if rate is not None:
+                self._bar.update(self._task, rate=f"{rate:,.0f} samples/s")
+            if "eval/bits_per_spike" in values:
+                self.say(f"step {step}/{self._total}  " + "  ".join(shown))
+            return
+        self.say(f"step {step}/{self._total}  " + "  ".join(shown) + self._remaining(step))
+
+    def _remaining(self, step: int) -> str:
+        if self._first_line is None:
+            self._first_line = (time.monotonic(), step)
+        begin, first = self._first_line
+        if step in (first, self._total):
+            return ""
+        seconds = (time.monotonic() - begin) / (step - first) * (self._total - step)
+        return f"  ETA {datetime.timedelta(seconds=round(seconds))}"
+
+
+def _make_bar() -> rich.progress.Progress:
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[rate]}"),
+        rich.progress.TextColumn("ETA"),
+        rich.progress.TimeRemainingColumn(),
+    )
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Rewrites the log without the lines after `step` and without a line that a kill cut short."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    kept = [line for line in lines if (number := _step_of(line)) is not None and number <= step]
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,72 @@
+"""Losses of counts under predicted log rates: one mean over the scored bins, safe where nothing is scored."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LOG_RATE_RANGE = (-20.0, 10.0)
+EPSILON = 1e-8
+
+
+def poisson_nll(
+    log_rate: Float[Array, "*batch N"], count: Float[Array, "*batch N"], mask: Float[Array, "*batch N"]
+) -> Float[Array, ""]:
+    """Mean negative log likelihood of Poisson counts, without log y!.
+
+        sum d (e^z - y z) / sum d
+
+    Args:
+      log_rate: z, log spikes/bin, clipped to [-20, 10]; outside the gradient is 0.
+      count: y, spikes/bin; may be anything, NaN too, where the mask is 0.
+      mask: d, weight of every bin, >= 0.
+
+    Returns:
+      Nats per bin; exactly 0, with gradient 0, where the mask is empty.
+    """
+    scored = mask > 0
+    log_rate = _clip(jnp.where(scored, log_rate, 0.0), *LOG_RATE_RANGE)
+    count = jnp.where(scored, count, 0.0)
+    return _masked_mean(jnp.exp(log_rate) - count * log_rate, mask)
+
+
+def zero_inflated_poisson_nll(
+    log_rate: Float[Array, "*batch N"],
+    count: Float[Array, "*batch N"],
+    mask: Float[Array, "*batch N"],
+    silence: Float[Array, "*batch N"],
+) -> Float[Array, ""]:
+    """Mean negative log likelihood of counts that are 0 with probability pi and Poisson otherwise.
+
+        y = 0: -log(pi + (1 - pi) e^-r + eps)
+        y > 0: -(log(1 - pi + eps) + y log(r + eps) - r),   eps = 1e-8
+
+    Args:
+      log_rate: log r, log spikes/bin, clipped to [-20, 10].
+      count: y, spikes/bin; may be anything where the mask is 0.
+      mask: weight of every bin, >= 0.
+      silence: pi, clipped to [eps, 1 - eps].
+
+    Returns:
+      Nats per bin; exactly 0, with gradient 0, where the mask is empty.
+
+    Source: Lambert 1992.
+    """
+    scored = mask > 0
+    rate = jnp.exp(_clip(jnp.where(scored, log_rate, 0.0), *LOG_RATE_RANGE))
+    count = jnp.where(scored, count, 0.0)
+    silence = _clip(jnp.where(scored, silence, 0.5), EPSILON, 1.0 - EPSILON)
+    none = -jnp.log(silence + (1.0 - silence) * jnp.exp(-rate) + EPSILON)
+    some = -(jnp.log(1.0 - silence + EPSILON) + count * jnp.log(rate + EPSILON) - rate)
+    return _masked_mean(jnp.where(count > 0, some, none), mask)
+
+
+def _masked_mean(values, mask):
+    # Dividing by 1 instead of 0 keeps the gradient of an empty mask at 0.
+    total = jnp.sum(mask)
+    return jnp.sum(values * mask) / jnp.where(total > 0, total, 1.0)
+
+
+def _clip(values, lower, upper):
+    # The gradient passes at the bounds themselves, where jnp.clip would halve it.
+    return jnp.where(values < lower, lower, jnp.where(values > upper, upper, values))

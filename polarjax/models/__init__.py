@@ -1,0 +1,1 @@
+"""Flax Linen modules: they own parameters, call the formulas of `polarjax.ops` and return (output, intermediates)."""

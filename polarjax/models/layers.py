@@ -1,0 +1,167 @@
+"""Layers of Polar-V1: quadrature filter bank, gaze encoder, behaviour heads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from polarjax.ops import gaze as gaze_ops
+from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, separable_quadrature
+
+MAX_PHASE_OFFSET = 0.1
+
+
+class QuadratureBank(nn.Module):
+    """Quadrature filters shared by all levels (Adelson & Bergen 1985).
+
+    Attributes:
+      kind: 'dense', M full-rank pairs that start as Gabors; or 'separable', the reference's bank: one spatial filter a
+        channel, mixed 1x1 into M maps (rank 1 with one channel).
+      kernel_size: k, odd.
+      frequency: carrier of the initial Gabors, cycles/pixel of a level.
+      dtype: of the convolutions; parameters and results keep their own.
+    """
+
+    kind: str
+    n_pairs: int
+    n_channels: int
+    kernel_size: int
+    frequency: float
+    dtype: str
+
+    def setup(self) -> None:
+        """Creates the kernels."""
+        k, c, m = self.kernel_size, self.n_channels, self.n_pairs
+        if self.kind == "dense":
+            even, odd = gabor_pairs(k, m, c, self.frequency)
+            self.kernels = {
+                "even": self.param("even", lambda _: {"kernel": jnp.asarray(even, jnp.float32)}),
+                "odd": self.param("odd", lambda _: {"kernel": jnp.asarray(odd, jnp.float32)}),
+            }
+        else:
+            self.kernels = {name: self.param(name, self._separable) for name in ("even", "odd")}
+
+    def _separable(self, rng: Array) -> dict[str, dict[str, Array]]:
+        keys = jax.random.split(rng)
+        spatial = nn.initializers.lecun_uniform()(keys[0], (self.kernel_size, self.kernel_size, 1, self.n_channels))
+        mixing = nn.initializers.lecun_uniform()(keys[1], (self.n_channels, self.n_pairs))
+        return {"spatial": {"kernel": spatial}, "mixing": {"kernel": mixing, "bias": jnp.zeros(self.n_pairs)}}
+
+    def __call__(self, x: Float[Array, "S H W *B C"], stride: int = 1) -> tuple[Array, Array]:
+        """Returns the even and the odd responses [S, h, w, .., M]."""
+        full = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = full if self.dtype == "float32" else jnp.dtype(self.dtype)
+        x, kernels = x.astype(dtype), jax.tree.map(lambda leaf: leaf.astype(dtype), self.kernels)
+        if self.kind == "dense":
+            even, odd = dense_quadrature(x, kernels["even"]["kernel"], kernels["odd"]["kernel"], stride=stride)
+        else:
+            even, odd = (
+                separable_quadrature(
+                    x,
+                    kernels[name]["spatial"]["kernel"],
+                    kernels[name]["mixing"]["kernel"],
+                    kernels[name]["mixing"]["bias"],
+                    stride=stride,
+                )
+                for name in ("even", "odd")
+            )
+        return even.astype(full), odd.astype(full)
+
+
+class GazeEncoder(nn.Module):
+    """Gaze trace -> code of D numbers a frame: features, then two Dense + exact GELU (Polar-V1).
+
+    Attributes:
+      width: D.
+      scaled: asinh-scaled kinematics and a gate for microsaccades; False is the reference's raw features.
+      dt: frame duration, s.
+      n_frequencies: K Fourier features of position an axis.
+    """
+
+    width: int
+    scaled: bool
+    dt: float
+    n_frequencies: int = 2
+
+    @nn.compact
+    def __call__(
+        self, gaze: Float[Array, "B T 2"], memory: gaze_ops.GazeMemory
+    ) -> tuple[Float[Array, "B T D"], gaze_ops.GazeMemory]:
+        """Returns the code and the memory for the frames to come."""
+        k = self.n_frequencies
+        # The reference starts all frequencies equal, so they stay equal; octaves apart they can specialise.
+        frequencies = np.log((0.5 ** np.arange(k)) if self.scaled else np.full(k, 1 / 64))
+        threshold, sharpness = (20.0, 0.2) if self.scaled else (200.0, 0.05)
+        positions = tuple(
+            gaze_ops.position_features(
+                gaze[..., axis],
+                self.param(f"log_frequency_{name}", lambda _: jnp.asarray(frequencies, jnp.float32)),
+                self.param(f"phase_{name}", nn.initializers.zeros, (k,)),
+            )
+            for axis, name in enumerate("xy")
+        )
+        gate = (
+            self.param("log_threshold", nn.initializers.constant(np.log(threshold)), ()),
+            self.param("sharpness", nn.initializers.constant(sharpness), ()),
+        )
+        features, memory = gaze_ops.gaze_features(gaze, memory, positions, gate, dt=self.dt, scaled=self.scaled)
+        hidden = nn.gelu(nn.Dense(self.width, name="hidden")(features), approximate=False)
+        return nn.gelu(nn.Dense(self.width, name="code")(hidden), approximate=False), memory
+
+
+class Behavior(NamedTuple):
+    """What the gaze does to the code of the image.
+
+    Attributes:
+      saccade_gate: q, probability of a saccade, in (0, 1).
+      velocity: of the image on the retina, pixels/s, x right and y down.
+      gain: gamma of the phase step, at least 1.
+      offset: rho of the phase step, rad, in (-0.1, 0.1).
+    """
+
+    saccade_gate: Float[Array, "B T"]
+    velocity: Float[Array, "B T 2"]
+    gain: Float[Array, "B T L M"]
+    offset: Float[Array, "B T L M"]
+
+
+class BehaviorHeads(nn.Module):
+    """Code -> saccade gate, velocity, gain and phase offset (Polar-V1).
+
+        h = two Dense + ReLU;  q = sigma(.),  v = v_max tanh(.),  gamma = 1 + softplus(.),  rho = 0.1 tanh(.)
+
+    Attributes:
+      neutral: start with heads that ignore the code, no saccade (q bias -3) and gain near 1, as retinal slip in
+        physical units needs; False starts as the reference does.
+    """
+
+    n_levels: int
+    n_pairs: int
+    width: int
+    max_velocity: float
+    neutral: bool
+
+    @nn.compact
+    def __call__(self, code: Float[Array, "B T D"]) -> Behavior:
+        """Returns the four heads; column l*M + m of gain and offset belongs to level l, pair m."""
+        hidden = nn.relu(nn.Dense(self.width, name="first")(code))
+        hidden = nn.relu(nn.Dense(self.width, name="second")(hidden))
+        kernel = nn.initializers.zeros if self.neutral else nn.initializers.lecun_normal()
+
+        def head(name: str, size: int, bias: float = 0.0) -> Array:
+            start = nn.initializers.constant(bias if self.neutral else 0.0)
+            return nn.Dense(size, kernel_init=kernel, bias_init=start, name=name)(hidden)
+
+        maps = (*code.shape[:2], self.n_levels, self.n_pairs)
+        size = self.n_levels * self.n_pairs
+        return Behavior(
+            nn.sigmoid(head("gate", 1, -3.0))[..., 0],
+            self.max_velocity * jnp.tanh(head("velocity", 2)),
+            1 + nn.softplus(head("gain", size, -4.0)).reshape(maps),
+            MAX_PHASE_OFFSET * jnp.tanh(head("offset", size)).reshape(maps),
+        )

@@ -1,0 +1,83 @@
+"""Gaussian readouts of several sessions, stacked: every unit pools the maps at its place and mixes the channels."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from polarjax.ops.gaussian_pooling import correlated_gaussian, level_positions, normalized_gaussian
+
+
+def level_shapes(frame_shape: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Returns (h, w) of the maps of levels that keep every stride-th pixel of a frame."""
+    return [(-(-frame_shape[0] // stride), -(-frame_shape[1] // stride)) for stride in strides]
+
+
+class GaussianReadout(nn.Module):
+    """Where each unit looks and how it weighs the features there.
+
+    Units of shorter sessions are padded to N; what they predict is masked by the batch.
+
+    Attributes:
+      kind: 'shared', one normalised Gaussian a unit in degrees, the same at all levels (Lurz et al. 2021); or
+        'per_level', the reference's own Gaussian for every level, not normalised.
+      n_features: D a level.
+      level_strides: pixels of the frame between samples of each of the L levels.
+      initial_mean: S x N x 2, degrees from the centre of the frame ('shared').
+      initial_width: standard deviation, degrees ('shared').
+      initial_bias: S x N.
+    """
+
+    kind: str
+    n_features: int
+    level_strides: tuple[int, ...]
+    pixels_per_degree: float
+    initial_mean: tuple
+    initial_width: float
+    initial_bias: tuple
+
+    def setup(self) -> None:
+        """Creates the parameters, [S, N, ..] each."""
+        n_levels = len(self.level_strides)
+        units = np.asarray(self.initial_bias).shape
+        shared = self.kind == "shared"
+        place = units if shared else (*units, n_levels)
+        start = np.asarray(self.initial_mean, np.float32)
+        self.mean = (
+            self.param("mean", lambda _: jnp.asarray(start))
+            if shared
+            else self.param("mean", nn.initializers.normal(0.1), (*place, 2))
+        )
+        self.log_width = self.param(
+            "log_width", nn.initializers.constant(np.log(self.initial_width if shared else 5.0)), (*place, 2)
+        )
+        self.tilt = self.param("angle" if shared else "correlation", nn.initializers.zeros, place)
+        spread = 0.1 / np.sqrt(n_levels * self.n_features)
+        self.kernel = self.param("kernel", nn.initializers.normal(spread), (*units, n_levels, self.n_features))
+        self.bias = self.param("bias", lambda _: jnp.asarray(self.initial_bias, jnp.float32))
+
+    def windows(self, frame_shape: tuple[int, int]) -> list[Float[Array, "S N h w"]]:
+        """Returns the pooling window of every unit at every level of frames of H x W pixels."""
+        shapes = level_shapes(frame_shape, self.level_strides)
+        if self.kind == "per_level":
+            parameters = (self.mean, self.log_width, self.tilt)
+            return [
+                correlated_gaussian(*(leaf[:, :, level] for leaf in parameters), shape)
+                for level, shape in enumerate(shapes)
+            ]
+        windows = []
+        for shape, stride in zip(shapes, self.level_strides, strict=True):
+            x, y = level_positions(shape, frame_shape, stride, self.pixels_per_degree)
+            positions = (jnp.asarray(x, self.mean.dtype), jnp.asarray(y, self.mean.dtype))
+            windows.append(normalized_gaussian(self.mean, self.log_width, self.tilt, positions))
+        return windows
+
+    def mix(self, pooled: Float[Array, "K B N L D"]) -> Float[Array, "K B N"]:
+        """Weighs pooled features by the kernel of each example's session (example i has session i % S)."""
+        n_sessions, n_units = self.bias.shape
+        frames, batch = pooled.shape[:2]
+        grouped = pooled.reshape(frames, batch // n_sessions, n_sessions, *pooled.shape[2:])
+        mixed = jnp.einsum("kbsnld,snld->kbsn", grouped, self.kernel, precision="highest")
+        return (mixed + self.bias[None, None]).reshape(frames, batch, n_units)

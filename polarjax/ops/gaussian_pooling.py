@@ -1,0 +1,90 @@
+"""Gaussian pooling windows of readout units over the maps of a pyramid level."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def _offsets(positions: Float[Array, " P"], centre: Float[Array, "*N 1"]) -> Float[Array, "*N P"]:
+    return jnp.expand_dims(positions, tuple(range(centre.ndim - 1))) - centre
+
+
+def correlated_gaussian(
+    mean: Float[Array, "*N 2"],
+    log_width: Float[Array, "*N 2"],
+    correlation: Float[Array, "*N"],
+    shape: tuple[int, int],
+) -> Float[Array, "*N H W"]:
+    """Returns the reference's readout masks, which are not normalised.
+
+        G = exp(-[X^2 + Y^2 - 2 r X Y] / (2 (1 - r^2 + 1e-6))),   X = (x - mu_x)/s_x,   s = exp(log s) + 1e-6
+
+    with r = tanh(correlation) and x, y on linspace(-1, 1) of this level, so the same mean lies on different places
+    of different levels.
+
+    Args:
+      mean: (x, y) in units where the level spans [-1, 1].
+
+    Source: VisionCore's Polar-V1.
+    """
+    # numpy's linspace(-1, 1, 1) is -1, as the reference's is
+    y, x = (jnp.asarray(np.linspace(-1, 1, n), mean.dtype) for n in shape)
+    width = jnp.exp(log_width) + 1e-6
+    across = (_offsets(x, mean[..., :1]) / width[..., :1])[..., None, :]
+    down = (_offsets(y, mean[..., 1:]) / width[..., 1:])[..., :, None]
+    r = jnp.tanh(correlation)[..., None, None]
+    return jnp.exp(-(across**2 + down**2 - 2 * r * across * down) / (2 * (1 - r**2 + 1e-6)))
+
+
+def level_positions(
+    level_shape: tuple[int, int], frame_shape: tuple[int, int], pixel_stride: int, pixels_per_degree: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns x [W] and y [H] of a level's samples in degrees from the centre of the frame, x right, y up.
+
+    Sample i of a level lies on pixel i * pixel_stride of the frame, so all levels are co-registered.
+    """
+    height, width = level_shape
+    x = (np.arange(width) * pixel_stride - (frame_shape[1] - 1) / 2) / pixels_per_degree
+    y = ((frame_shape[0] - 1) / 2 - np.arange(height) * pixel_stride) / pixels_per_degree
+    return x, y
+
+
+def normalized_gaussian(
+    mean: Float[Array, "*N 2"],
+    log_width: Float[Array, "*N 2"],
+    angle: Float[Array, "*N"],
+    positions: tuple[Float[Array, " W"], Float[Array, " H"]],
+) -> Float[Array, "*N H W"]:
+    """Returns Gaussian windows that sum to 1 over the samples of a level.
+
+        G = softmax_hw(-(u^2 + v^2)/2),   (u, v) = rotation by -angle of (x - mu_x, y - mu_y), divided by the widths
+
+    Args:
+      mean: (x, y), degrees from the centre of the frame.
+      log_width: log of the two standard deviations, log degrees.
+      angle: of the first axis, rad.
+      positions: x and y of the samples, degrees.
+
+    Source: Gaussian readout of Lurz et al. (2021), made a normalised window.
+    """
+    x, y = _offsets(positions[0], mean[..., :1]), _offsets(positions[1], mean[..., 1:])
+    cosine, sine = jnp.cos(angle)[..., None, None], jnp.sin(angle)[..., None, None]
+    inverse = jnp.exp(-log_width)
+    u = (cosine * x[..., None, :] + sine * y[..., :, None]) * inverse[..., :1, None]
+    v = (-sine * x[..., None, :] + cosine * y[..., :, None]) * inverse[..., 1:, None]
+    return jax.nn.softmax(-(u**2 + v**2) / 2, axis=(-2, -1))
+
+
+def pool(features: Float[Array, "K S H W B M"], window: Float[Array, "S N H W"]) -> Float[Array, "K S N B M"]:
+    """Pools the maps of K frames with the windows of each session's units: one matrix product a frame and session.
+
+    Mixing channels after pooling is the same algebra as mixing before, and far cheaper for many units.
+    """
+    frames, sessions, height, width, *rest = features.shape
+    flat = jnp.broadcast_to(window.reshape(1, *window.shape[:2], -1), (frames, *window.shape[:2], height * width))
+    pixels = features.reshape(frames, sessions, height * width, -1)
+    pooled = jnp.einsum("ksnp,kspd->ksnd", flat, pixels, precision=jax.lax.Precision.HIGHEST)
+    return pooled.reshape(*pooled.shape[:3], *rest)

@@ -1,0 +1,42 @@
+"""Amplitude and pose of a quadrature pair, without angles: arctan2 and complex norms have NaN gradients at 0."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+AMPLITUDE_FLOOR = 1e-3
+
+
+def decompose(
+    even: Float[Array, "*S"], odd: Float[Array, "*S"], *, pose_floor: float = AMPLITUDE_FLOOR
+) -> tuple[Float[Array, "*S"], Float[Array, "*S"], Float[Array, "*S"]]:
+    """Splits a quadrature pair into its amplitude and its pose on the unit circle.
+
+        A = sqrt(max(e^2 + o^2, 1e-6)),   U = (e, o) / sqrt(max(e^2 + o^2, pose_floor^2))
+
+    Computed in float32 at least. Where the response is below the floor the pose shrinks to 0 with a gradient of
+    at most 1/pose_floor, so a blank frame stays finite.
+
+    Args:
+      pose_floor: 1e-3 makes U = (e, o)/A; the reference uses 1e-6.
+
+    Returns:
+      (A, U_even, U_odd).
+
+    Source: Polar-V1.
+    """
+    dtype = jnp.promote_types(even.dtype, jnp.float32)
+    even, odd = even.astype(dtype), odd.astype(dtype)
+    power = even * even + odd * odd
+    amplitude = jnp.sqrt(jnp.maximum(power, AMPLITUDE_FLOOR**2))
+    scale = 1 / jnp.sqrt(jnp.maximum(power, pose_floor**2))
+    return amplitude, even * scale, odd * scale
+
+
+def safe_normalize(
+    even: Float[Array, "*S"], odd: Float[Array, "*S"], floor: float = AMPLITUDE_FLOOR
+) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
+    """Projects (e, o) onto the unit circle: divides by sqrt(max(e^2 + o^2, floor^2)), finite at 0."""
+    scale = 1 / jnp.sqrt(jnp.maximum(even * even + odd * odd, floor**2))
+    return even * scale, odd * scale

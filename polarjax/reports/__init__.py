@@ -1,0 +1,1 @@
+"""What is written about a trained model: numbers (JSON, CSV), figures and one HTML page."""

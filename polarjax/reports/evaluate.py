@@ -1,0 +1,148 @@
+"""Evaluates a checkpoint on a tier and writes what was found: report.json, units.csv, report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from polarjax import data as data_module
+from polarjax import systems
+from polarjax.core import FORMAT_VERSION, CheckpointError, DataError, DataInfo
+from polarjax.reports import layout, numbers
+from polarjax.reports.predictions import SessionPrediction, predict_sessions
+from polarjax.reports.runs import Run, open_run
+
+LINEAR_NONLINEAR = "linear_nonlinear"
+TEST_TIER = 2
+
+
+def write_report(
+    workdir: str | os.PathLike[str], step: int | str | None = None, tier: int = TEST_TIER
+) -> dict[str, Any]:
+    """Evaluates a checkpoint and writes eval/<step>/, or eval/<step>/<tier> for a tier other than test.
+
+    The data are opened again as the config in the checkpoint says. A linear-nonlinear run in
+    <workdir>/linear_nonlinear is evaluated on the same tier.
+
+    Args:
+      step: step of a checkpoint, 'best' or 'latest'; None takes the latest.
+      tier: 0 train, 1 validation, 2 test.
+
+    Returns:
+      The fields of report.json.
+
+    Raises:
+      CheckpointError: no such directory or step, or a damaged checkpoint, or a report that cannot be written.
+      DataError: the sessions are missing, or their units are not those of the checkpoint.
+    """
+    run = open_run(workdir, step)
+    predictions, constants = _predict(run, tier)
+    rows = numbers.unit_rows(predictions, run.info.rate_hz)
+    report = _report(run, tier, rows, constants)
+    curves = numbers.read_curves(run.workdir / "metrics.jsonl")
+    contents = {
+        "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
+        "units.csv": _csv(rows),
+        "report.html": layout.report_page(run, report, rows, predictions, curves),
+    }
+    _write(report_folder(run.workdir, run.step, tier), contents)
+    return report
+
+
+def report_folder(workdir: pathlib.Path, step: int, tier: int = TEST_TIER) -> pathlib.Path:
+    """Where the report of a checkpoint lies: eval/<step>, or eval/<step>/<tier> for a tier other than test."""
+    folder = workdir / "eval" / str(step)
+    return folder if tier == TEST_TIER else folder / numbers.TIER_NAMES[tier]
+
+
+def _predict(run: Run, tier: int) -> tuple[list[SessionPrediction], dict[str, float]]:
+    data = data_module.build(run.config.data)
+    try:
+        check_units(run.info, data.info)
+        system = systems.build(run.config, run.info)
+        predictions = predict_sessions(run.config, system, data, run.params, run.model_state, tier)
+    finally:
+        data.close()
+    return predictions, {name: float(value) for name, value in system.constants(run.params).items()}
+
+
+def check_units(trained: DataInfo, found: DataInfo) -> None:
+    """Makes sure that the sessions found are those of the checkpoint.
+
+    Raises:
+      DataError: other sessions, or other units in one of them.
+    """
+    names = [[session.name for session in info.sessions] for info in (trained, found)]
+    if names[0] != names[1]:
+        raise DataError(
+            f"the checkpoint was trained on sessions {names[0]}, found {names[1]}; expected the same in the "
+            "same order. Usual cause: a session folder was moved or renamed"
+        )
+    for before, now in zip(trained.sessions, found.sessions, strict=True):
+        if before.unit_ids != now.unit_ids:
+            changed = sorted(set(before.unit_ids) ^ set(now.unit_ids))[:5] or "their order"
+            raise DataError(
+                f"session {now.name} ({now.path or 'embedded'}) has {len(now.unit_ids)} units, the checkpoint was "
+                f"trained on {len(before.unit_ids)}; different: {changed}. Usual cause: the session was written again"
+            )
+        if before.fingerprint != now.fingerprint:
+            raise DataError(
+                f"session {now.name} ({now.path or 'embedded'}) holds other arrays than the checkpoint was trained "
+                f"on (fingerprint {now.fingerprint[:12]}, expected {before.fingerprint[:12]}). Usual cause: the "
+                "session was written again"
+            )
+
+
+def _report(
+    run: Run, tier: int, rows: Sequence[dict[str, Any]], constants: dict[str, float]
+) -> dict[str, Any]:
+    fields = {
+        "format_version": FORMAT_VERSION,
+        "run": run.workdir.resolve().name,
+        "checkpoint_step": run.step,
+        "tier": numbers.TIER_NAMES[tier],
+        **numbers.summarize(rows),
+        "linear_nonlinear": _linear_nonlinear(run, tier),
+        "constants": constants,
+        "sessions": numbers.summarize_sessions(rows),
+    }
+    return numbers.without_nan(fields)
+
+
+def _linear_nonlinear(run: Run, tier: int) -> dict[str, Any] | None:
+    folder = run.workdir / LINEAR_NONLINEAR
+    if not (folder / "checkpoints").is_dir():
+        return None
+    report = write_report(folder, None, tier)
+    return {name: report["bits_per_spike"][name] for name in ("mean", "median", "interval")}
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(
+        {name: "" if value is None else value for name, value in numbers.without_nan(row).items()}
+        for row in rows
+    )
+    return stream.getvalue()
+
+
+def _write(folder: pathlib.Path, contents: dict[str, str]) -> None:
+    """Writes every file beside its place and moves it there, so that no reader sees half of one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            part = folder / f".{name}.{os.getpid()}"
+            part.write_text(text, encoding="utf-8")
+            part.replace(folder / name)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the report to {folder}: {error.strerror}; the work directory must be writable and "
+            "the disk not full"
+        ) from error

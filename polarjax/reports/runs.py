@@ -1,0 +1,64 @@
+"""A trained run, opened from its checkpoint alone."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from polarjax.core import CheckpointError, DataInfo, PyTree
+from polarjax.engine import checkpoints
+
+
+class Run(NamedTuple):
+    """What a checkpoint knows.
+
+    Attributes:
+      workdir: where it lies.
+      step: of the checkpoint.
+      config: the resolved config of the run, read only.
+      info: sessions, units and geometry that the model was made for.
+      params: nested dict of NumPy arrays.
+      model_state: the other Flax collections.
+    """
+
+    workdir: pathlib.Path
+    step: int
+    config: ml_collections.FrozenConfigDict
+    info: DataInfo
+    params: PyTree
+    model_state: PyTree
+
+
+def open_run(workdir: str | os.PathLike[str], step: int | str | None = None) -> Run:
+    """Reads a checkpoint; needs neither the data nor the config file, nor the devices it was written on.
+
+    Args:
+      step: step of a checkpoint, 'best' or 'latest'; None takes the latest.
+
+    Raises:
+      CheckpointError: no such directory or step, or a damaged checkpoint.
+    """
+    folder = pathlib.Path(workdir)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"work directory {folder} does not exist; expected the directory that train.py --workdir was given"
+        )
+    state, meta = checkpoints.restore(folder, step)
+    return Run(
+        folder,
+        int(meta["step"]),
+        ml_collections.FrozenConfigDict(as_tuples(meta["config"])),
+        DataInfo.from_dict(meta["info"]),
+        state.params,
+        state.model_state,
+    )
+
+
+def as_tuples(value: Any) -> Any:
+    """Returns a value read from JSON with tuples for lists, as a config has them."""
+    if isinstance(value, dict):
+        return {name: as_tuples(entry) for name, entry in value.items()}
+    return tuple(as_tuples(entry) for entry in value) if isinstance(value, list) else value

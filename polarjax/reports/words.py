@@ -1,0 +1,72 @@
+"""The numbers of a report in words and in the rows of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Report = Mapping[str, Any]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a fixed count of digits; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share as '72 %'; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def time_constant(report: Report, name: str) -> float | None:
+    """The constant whose name ends so, such as 'tau_fix_ms'; None for a model without it."""
+    found = [value for key, value in report["constants"].items() if key.split("/")[-1] == name]
+    return found[0] if found else None
+
+
+def headline(report: Report) -> str:
+    """The result in two or three sentences."""
+    bits = report["bits_per_spike"]["mean"]
+    if bits is None:
+        return f"No unit has a spike in a scored bin of the {report['tier']} trials: nothing can be said of the model."
+    text = f"On the {report['tier']} trials the model explains {number(bits)} bits per spike"
+    if report["oracle_fraction"] is not None:
+        oracle = number(report["oracle_bits_per_spike"]["mean"])
+        text += f", {percent(report['oracle_fraction'])} of the oracle: the true rates explain {oracle}"
+    text += "."
+    baseline = report["linear_nonlinear"]
+    if baseline is not None:
+        text += f" A linear-nonlinear model of the same data explains {number(baseline['mean'])}."
+    corrected = report["correlation"]["with_trial_mean"]
+    if corrected is not None:
+        text += f" The median correlation with the trial mean is {number(corrected['median'])}."
+    fixation, saccade = (time_constant(report, name) for name in ("tau_fix_ms", "tau_sac_ms"))
+    if fixation is not None and saccade is not None:
+        text += f" Amplitude memory: {fixation:.0f} ms in fixation, {saccade:.0f} ms in saccades."
+    return text
+
+
+def comparison(report: Report) -> list[tuple[str, str, str, str, str]]:
+    """Rows (name, bits per spike, interval, median, share of the oracle) of model, linear-nonlinear model, oracle."""
+    entries = {
+        "model": report["bits_per_spike"],
+        "linear-nonlinear": report["linear_nonlinear"],
+        "oracle (true rates)": report["oracle_bits_per_spike"],
+    }
+    oracle = (report["oracle_bits_per_spike"] or {}).get("mean")
+    return [
+        (
+            name,
+            number(entry["mean"], 3),
+            interval(entry["interval"]),
+            number(entry["median"], 3),
+            percent(entry["mean"] / oracle if oracle and entry["mean"] is not None else None),
+        )
+        for name, entry in entries.items()
+        if entry is not None
+    ]
+
+
+def interval(bounds: Any) -> str:
+    """'0.41 to 0.52'; a dash where there is none."""
+    return "–" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"

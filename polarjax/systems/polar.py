@@ -1,0 +1,201 @@
+"""Polar-V1 and the linear-nonlinear floor as systems: model, Poisson loss and spikes of several sessions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from polarjax import losses, metrics
+from polarjax.core import Batch, ConfigError, DataInfo, LossOutput, PyTree, System, closest
+from polarjax.models.linear_nonlinear import LinearNonlinear
+from polarjax.models.polar_v1 import PolarV1
+
+MODELS = {"polar_v1": PolarV1, "linear_nonlinear": LinearNonlinear}
+LOSS_TERMS = ("poisson",)
+TEMPORAL_PARAMETERS = ("rates", "alphas")
+SMALLEST_RATE = 1e-4
+FROM_DATA = ("n_units", "frame_shape", "dt", "pixels_per_degree", "initial_mean", "initial_rate", "parent", "name")
+
+
+def build(config: Any, info: DataInfo) -> System:
+    """Builds the system of config.model for the sessions of `info`.
+
+    Raises:
+      ConfigError: a name in config.model or config.loss.weights is unknown, or a value is out of its choices.
+    """
+    weights = _check_weights(config.loss.weights)
+    module = make_module(config, info)
+    null_rate = _padded(info, [session.mean_count for session in info.sessions])
+
+    def init(rng: Array, batch: Batch) -> PyTree:
+        variables = module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1])
+        if "statistics" not in variables:
+            return variables
+        _, intermediates = module.apply(variables, batch.stimulus, batch.gaze)
+        return variables | {"statistics": feature_statistics(intermediates["pooled"], batch.spikes.shape[1])}
+
+    def predict(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
+        variables = {"params": params, **model_state}
+        _, log_rate, _ = module.apply(variables, batch.stimulus, batch.gaze, None, method="advance")
+        return log_rate[:, -batch.spikes.shape[1] :]
+
+    def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
+        log_rate = predict(params, state.model_state, batch)
+        terms = {"poisson": session_mean_nll(log_rate, batch, len(info.sessions))}
+        total = sum(weights[name] * value for name, value in terms.items())
+        return LossOutput(total, {f"loss_{name}": value for name, value in terms.items()}, state.model_state)
+
+    def eval_sums(state: Any, batch: Batch) -> PyTree:
+        log_rate = predict(state.params, state.model_state, batch)
+        return metrics.poisson_sums(*(by_session(x, len(info.sessions)) for x in (log_rate, batch.spikes, batch.valid)))
+
+    def eval_metrics(sums: PyTree) -> dict[str, float]:
+        flat = {name: np.asarray(value).reshape(-1) for name, value in sums.items()}
+        bits = metrics.bits_per_spike_from_sums(flat, null_rate.reshape(-1))
+        correlation = metrics.correlation_from_sums(flat)
+        return {
+            "bits_per_spike": _mean(bits),
+            "bits_per_spike_median": float(np.nanmedian(bits)) if np.isfinite(bits).any() else float("nan"),
+            "correlation": _mean(correlation),
+            "units_left_out": float(sum(len(s.unit_ids) for s in info.sessions) - np.isfinite(bits).sum()),
+        }
+
+    def constants(params: PyTree) -> dict[str, Array]:
+        return natural_constants(module.apply({"params": params}, method="time_constants"), info.rate_hz)
+
+    return System(init, loss, predict, eval_sums, eval_metrics, param_group(config.model.name), constants)
+
+
+def make_module(config: Any, info: DataInfo) -> nn.Module:
+    """Builds the Flax module of config.model for the sessions of `info`.
+
+    Raises:
+      ConfigError: config.model.name or a keyword of config.model.kwargs is unknown.
+    """
+    name, kwargs = config.model.name, dict(config.model.kwargs)
+    if name not in MODELS:
+        raise ConfigError(f"config.model.name is {name!r}{closest(str(name), MODELS)}.")
+    fields = {field.name for field in dataclasses.fields(MODELS[name])}
+    for key in kwargs:
+        if key not in fields - set(FROM_DATA):
+            raise ConfigError(
+                f"config.model.kwargs.{key} is no argument of {name!r}{closest(key, fields - set(FROM_DATA))}."
+            )
+    rates = np.maximum(_padded(info, [session.mean_count for session in info.sessions], 1.0), SMALLEST_RATE)
+    given = {
+        "n_units": tuple(len(session.unit_ids) for session in info.sessions),
+        "frame_shape": tuple(info.frame_shape),
+        "dt": 1 / info.rate_hz,
+        "pixels_per_degree": info.pixels_per_degree,
+        "initial_mean": _nested(_padded(info, [session.position_deg for session in info.sessions])),
+        "initial_rate": _nested(rates),
+    }
+    kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
+    return MODELS[name](**{key: value for key, value in given.items() if key in fields}, **kwargs)
+
+
+def param_group(model_name: str) -> Callable[[tuple[str, ...]], str]:
+    """Returns the rule path -> optimizer group: core, temporal (rates and alphas) or readout."""
+
+    def group(path: tuple[str, ...]) -> str:
+        if model_name == "linear_nonlinear" or path[0] == "readout":
+            return "readout"
+        return "temporal" if path[0] in TEMPORAL_PARAMETERS else "core"
+
+    return group
+
+
+def by_session(x: Float[Array, "B n N"], n_sessions: int) -> Float[Array, "b n S N"]:
+    """Splits the batch axis: example i belongs to session i % S."""
+    return jnp.moveaxis(x.reshape(-1, n_sessions, *x.shape[1:]), 1, 2)
+
+
+def session_mean_nll(log_rate: Float[Array, "B n N"], batch: Batch, n_sessions: int) -> Float[Array, ""]:
+    """Averages the masked Poisson loss over sessions, so that many units do not outweigh few."""
+    grouped = [by_session(x, n_sessions) for x in (log_rate, batch.spikes, batch.valid)]
+    per_session = [losses.poisson_nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
+    return sum(per_session) / n_sessions
+
+
+def feature_statistics(pooled: Float[Array, "B T N L D"], n_predicted: int) -> dict[str, Array]:
+    """Returns mean and deviation [L, D] of the features at the predicted frames of a batch."""
+    scored = pooled[:, -n_predicted:]
+    scale = scored.std((0, 1, 2))
+    return {"mean": scored.mean((0, 1, 2)), "scale": jnp.maximum(scale, 1e-3 * scale.mean() + 1e-6)}
+
+
+def natural_constants(constants: Mapping[str, Array], rate_hz: float) -> dict[str, Array]:
+    """Adds to rates (1/s) and alphas (a frame) their memories in ms: 1000/lambda and -1000 dt/ln(alpha)."""
+    memories = {}
+    for name, value in constants.items():
+        kind, which = name.split("_")
+        memory = 1e3 / value if kind == "lambda" else -1e3 / rate_hz / jnp.log(value)
+        memories |= {f"temporal/{name}": value, f"temporal/tau_{which}_ms": memory}
+    return memories
+
+
+def needs_gaze(config: Any, info: DataInfo) -> bool:
+    """Whether the model of a config cannot predict without gaze."""
+    return make_module(config, info).uses_gaze
+
+
+def select_session(variables: PyTree, info: DataInfo, index: int, model_name: str) -> PyTree:
+    """Cuts the readouts of all sessions [S, N, ..] down to those of one session's own units [1, n, ..]."""
+    group, n_units = param_group(model_name), len(info.sessions[index].unit_ids)
+
+    def cut(path: tuple, leaf: Array) -> Array:
+        names = tuple(key.key for key in path)
+        return leaf[index : index + 1, :n_units] if group(names) == "readout" else leaf
+
+    return {**variables, "params": jax.tree_util.tree_map_with_path(cut, variables["params"])}
+
+
+def make_stream(config: Any, info: DataInfo, index: int) -> tuple[Callable, Callable]:
+    """Makes the functions that predict a movie of session `index` piece by piece.
+
+    Returns:
+      initial(variables, batch_size) -> memory, and advance(variables, memory, stimulus [B,T,H,W,C], gaze [B,T,2] or
+      None) -> (memory, log rates [B,T,n]) for the session's n units. `variables` is what `select_session` returns.
+    """
+    module = make_module(config, dataclasses.replace(info, sessions=(info.sessions[index],)))
+
+    def initial(variables: PyTree, batch_size: int) -> PyTree:
+        return module.apply(variables, batch_size, tuple(info.frame_shape[:2]), method="initial_memory")
+
+    @jax.jit
+    def advance(variables: PyTree, memory: PyTree, stimulus: Array, gaze: Array | None) -> tuple[PyTree, Array]:
+        memory, log_rate, _ = module.apply(variables, stimulus, gaze, memory, method="advance")
+        return memory, log_rate
+
+    return initial, advance
+
+
+def _check_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    if set(weights) != set(LOSS_TERMS):
+        raise ConfigError(
+            f"config.loss.weights must name exactly the loss terms {', '.join(LOSS_TERMS)}, got {sorted(weights)}."
+        )
+    return dict(weights)
+
+
+def _padded(info: DataInfo, values: Any, fill: float = 0.0) -> np.ndarray:
+    first = np.asarray(values[0])
+    padded = np.full((len(info.sessions), info.max_units, *first.shape[1:]), fill)
+    for row, value in zip(padded, values, strict=True):
+        row[: len(value)] = value
+    return padded
+
+
+def _nested(values: np.ndarray) -> Any:
+    return tuple(_nested(value) for value in values) if values.ndim else float(values)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

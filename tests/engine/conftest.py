@@ -1,0 +1,18 @@
+import pathlib
+import socket
+
+import pytest
+
+
+@pytest.fixture
+def unused_port():
+    """A TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """The root of the repository."""
+    return pathlib.Path(__file__).resolve().parents[2]

@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from polarjax.engine import sharding
+from polarjax.engine.optim import OptimConfig, make_optimizer
+from polarjax.engine.state import flatten, initial_state, to_host
+from polarjax.engine.step import all_finite, first_micro_batch, make_eval_step, make_train_step, metric_name
+from tests.engine import toy
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """Everything a step needs: mesh, data on the devices, a step and a way to make its first state."""
+    data, system, mesh = toy.make_data(not_finite=(1,)), toy.make_system(), sharding.make_mesh()
+    resident = sharding.put_replicated(data.resident, mesh)
+    batch = data.fetch(resident, first_micro_batch(sharding.put_request(data.train(0), mesh)))
+    config = OptimConfig.read(toy.make_config(**{"optim.warmup_steps": 0}).optim, 12)
+    params = system.init(jax.random.key(0), batch)["params"]
+    optimizer = make_optimizer(config, system.param_group, params, 12)
+    initialize = jax.jit(
+        lambda: initial_state(system, optimizer.init, batch, 0), out_shardings=sharding.replicated(mesh)
+    )
+    return data, system, mesh, resident, make_train_step(system, optimizer, data.fetch, mesh), initialize
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counter(parts):
+    data, _, mesh, resident, step, initialize = parts
+    before = to_host(initialize())
+    state, scalars = step(initialize(), resident, sharding.put_request(data.train(1), mesh))
+    assert not scalars["finite"] and int(state.step) == 1
+    after = flatten(state.replace(step=before.step))
+    for path, leaf in flatten(before).items():
+        assert np.asarray(after[path]).tobytes() == leaf.tobytes(), path
+
+
+def test_a_finite_step_moves_the_parameters_the_moments_and_the_running_mean(parts):
+    data, _, mesh, resident, step, initialize = parts
+    before = to_host(initialize())
+    state, scalars = step(initialize(), resident, sharding.put_request(data.train(0), mesh))
+    assert scalars["finite"] and scalars["train/grad_norm"] > 0
+    for name in ("params", "opt_state", "model_state"):
+        assert any(
+            np.any(np.asarray(leaf) != flatten(getattr(before, name))[path])
+            for path, leaf in flatten(getattr(state, name)).items()
+        ), name
+
+
+def test_the_state_is_donated(parts):
+    data, _, mesh, resident, step, initialize = parts
+    state = initialize()
+    step(state, resident, sharding.put_request(data.train(0), mesh))
+    assert state.params["core"]["kernel"].is_deleted()
+
+
+def test_evaluation_adds_the_sums_of_its_batches(parts):
+    data, system, mesh, resident, _, initialize = parts
+    evaluate = make_eval_step(system, data.fetch, mesh)
+    sums = sharding.put_replicated(
+        {"likelihood": np.zeros((), np.float32), "spikes": np.zeros((), np.float32)}, mesh
+    )
+    for request in data.evaluation(1, 8):
+        sums = evaluate(initialize(), resident, sharding.put_request(request, mesh), sums)
+    assert float(sums["spikes"]) == data.resident["spikes"][48:72].sum()
+
+
+def test_every_kind_of_number_that_is_not_finite_is_found():
+    assert all_finite({"a": jnp.ones(3), "count": jnp.arange(3)})
+    assert not all_finite({"a": jnp.ones(3), "b": jnp.asarray([1.0, jnp.inf])})
+    assert not all_finite({"a": jnp.asarray(jnp.nan)})
+
+
+def test_a_metric_keeps_its_own_path():
+    assert metric_name("train", "loss_poisson") == "train/loss_poisson"
+    assert metric_name("train", "temporal/tau_fix_ms") == "temporal/tau_fix_ms"

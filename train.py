@@ -1,0 +1,51 @@
+"""Trains a system; the same line continues an interrupted run.
+
+python train.py --config configs/polar_relaxed.py:quick [--workdir DIR] [--config.train.num_steps=500]
+"""
+
+import sys
+
+import jax
+
+import polarjax.data
+import polarjax.systems
+from polarjax.core import PolarjaxError
+from polarjax.engine import compilation, config, interruption, loop, sharding
+from polarjax.reports import evaluate
+
+FLAGS = {
+    "config": "config file, path.py or path.py:argument",
+    "workdir": "folder of the run (default: runs/<config>[-argument])",
+    "coordinator_address": "host:port of process 0, for a run of several processes",
+    "num_processes": "number of processes of the run",
+    "process_id": "index of this process, from 0",
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Reads the flags, trains, and writes the report of the run."""
+    flags, overrides = config.parse_flags(arguments, FLAGS, __doc__)
+    settings = config.load(flags.get("config"), overrides)
+    workdir = flags.get("workdir") or config.default_workdir(flags["config"])
+    sharding.initialize_distributed(flags)
+    compilation.enable_compilation_cache()
+    data = polarjax.data.build(settings.data)
+    try:
+        system = polarjax.systems.build(settings, data.info)
+        with interruption.watch_signals() as stop:
+            loop.train(settings, system, data, workdir, stop=stop)
+    finally:
+        data.close()
+    if jax.process_index() == 0:
+        evaluate.write_report(workdir)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except interruption.Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(interrupted.exit_code)
+    except PolarjaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
