@@ -84,6 +84,7 @@ def make_quick(config: ConfigDict) -> ConfigDict:
     config.model.kwargs.finest_stride = 2
     config.model.kwargs.initial_width = 0.06
     config.model.kwargs.code_width = 32
+    config.model.kwargs.summaries = ("last", "fast", "slow", "derivative", "even", "odd")
 
     config.optim.groups.core.learning_rate = 3e-3
     config.optim.groups.temporal.learning_rate = 1e-2

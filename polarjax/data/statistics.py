@@ -27,15 +27,17 @@ from polarjax.data.sessions import Session
 from polarjax.data.streamed import read_segment
 
 ENERGY_FLOOR = 1e-5
-METHOD = 1
+METHOD = 2
 """Raised when the estimates change, so that cached ones are not used."""
-MOST_FRAMES = 8000
+MOST_FRAMES = 6000
 FRAMES_AT_A_TIME = 256
 MEMORY_S = 0.1
 STEP_PIXELS = 2
 SCALES = (1.5, 3.0)
 ORIENTATIONS = 4
 BLUR_PIXELS = 3.0
+LEAST_DEVIATION = 0.3
+"""Of the largest deviation of energy: places that hardly change (a blank border) cannot stand out."""
 SHIFTS = 3
 CERTAIN, UNCERTAIN = 6.0, 4.0
 """Peaks in standard deviations of the null: from the first on taken as they are, up to the second as (0, 0)."""
@@ -180,8 +182,9 @@ def _correlation(
             np.asarray(value, np.float64) + old for value, old in zip(piece, sums or (0.0,) * 3, strict=True)
         ]
     product, total, square = sums
-    deviation = np.sqrt(np.maximum(square - np.square(total) / len(frames), 0))
-    return product / np.maximum(deviation, 1e-6)[..., None]
+    variance = np.maximum(square - np.square(total) / len(frames), 0)
+    typical = np.square(LEAST_DEVIATION) * variance.max(axis=1, keepdims=True)
+    return product / np.sqrt(np.maximum(variance + typical, 1e-12))[..., None]
 
 
 @functools.partial(jax.jit, static_argnames="window")
@@ -212,7 +215,7 @@ def _oriented_energy(stimulus: Float[Array, "B H W C"]) -> Float[Array, "feature
         for angle in np.pi * np.arange(ORIENTATIONS) / ORIENTATIONS:
             along = np.float32(np.cos(angle)) * right + np.float32(np.sin(angle)) * down
             maps.append(_blur(jnp.square(along), BLUR_PIXELS, STEP_PIXELS).reshape(len(luminance), -1))
-    return jnp.log(jnp.stack(maps) + ENERGY_FLOOR)
+    return jnp.log1p(jnp.stack(maps) / ENERGY_FLOOR)
 
 
 def _slope(image: Float[Array, "B H W"], axis: int) -> Float[Array, "B H W"]:

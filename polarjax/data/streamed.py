@@ -27,6 +27,7 @@ from polarjax.data.sessions import Session
 THREADS = 2
 STEPS_AHEAD = 4
 ATTEMPTS = 3
+PAUSE_S = 0.2
 BEYOND_ANY_RUN = 2**40
 
 
@@ -96,20 +97,18 @@ class Reader:
         types = {name: np.result_type(*{first[name].dtype for first in firsts}) for name in Segments._fields}
         return {name: np.zeros(tuple(shapes[name].tolist()), types[name]) for name in Segments._fields}
 
-    def _segments(self, row: int, request: Request) -> dict[str, np.ndarray]:
+    def _segments(self, row: int, request: Request, attempts: int = ATTEMPTS) -> dict[str, np.ndarray]:
         index = row % len(self.sampler.sessions)
         session, cut = self.sampler.sessions[index], self.sampler.cut
         frame = np.minimum(int(request["start"][row]) + np.arange(cut.length), int(request["stop"][row]) - 1)
-        for attempt in range(ATTEMPTS):
-            try:
-                return read_segment(session, self.sampler.kept[index], frame, cut.burn_in)
-            except OSError as error:
-                if attempt == ATTEMPTS - 1:
-                    raise DataError(
-                        f"session {session.name} cannot be read any more: {error} ({session.folder})"
-                    ) from error
-                time.sleep(0.1 * 4**attempt)
-        raise AssertionError("unreachable")
+        try:
+            return read_segment(session, self.sampler.kept[index], frame, cut.burn_in)
+        except OSError as error:
+            if attempts == 1:
+                message = f"session {session.name} cannot be read any more: {error} ({session.folder})"
+                raise DataError(message) from error
+        time.sleep(PAUSE_S)
+        return self._segments(row, request, attempts - 1)
 
     def close(self) -> None:
         """Stops reading ahead."""

@@ -7,7 +7,6 @@ step, metrics, tally, digests {path: sha256} and the digest of all these.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from polarjax.core import FORMAT_VERSION, CheckpointError, PyTree
 from polarjax.engine.state import TrainState, flatten, nest, to_host
 
 FOLDER = "checkpoints"
-FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
+FIELDS = ("step", "params", "target_params", "model_state", "opt_state", "rng")
 
 
 class DamagedCheckpoint(CheckpointError):

@@ -9,13 +9,13 @@ import runpy
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ml_collections
 
 from polarjax.core import ConfigError, PolarjaxError, closest
 from polarjax.engine.optim import OptimConfig
-from polarjax.engine.validation import ranged, read_section
+from polarjax.engine.validation import Range, read_section
 
 SECTIONS = ("system", "seed", "data", "model", "loss", "optim", "train")
 
@@ -33,14 +33,14 @@ class TrainConfig:
       best_metric: metric of the evaluation, higher is better.
     """
 
-    num_steps: int = ranged(1)
-    log_every: int = ranged(1)
-    eval_every: int = ranged(1)
-    save_every: int = ranged(1)
-    eval_batches: int = ranged(0)
-    keep_latest: int = ranged(1)
-    keep_best: int = ranged(0)
-    max_skipped: int = ranged(1)
+    num_steps: Annotated[int, Range(1)]
+    log_every: Annotated[int, Range(1)]
+    eval_every: Annotated[int, Range(1)]
+    save_every: Annotated[int, Range(1)]
+    eval_batches: Annotated[int, Range(0)]
+    keep_latest: Annotated[int, Range(1)]
+    keep_best: Annotated[int, Range(0)]
+    max_skipped: Annotated[int, Range(1)]
     best_metric: str
 
 

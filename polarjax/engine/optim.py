@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from polarjax.core import ConfigError, PyTree, closest
-from polarjax.engine.validation import ranged, read_mapping, read_section
+from polarjax.engine.validation import Range, read_mapping, read_section
 
 SCHEDULES = ("cosine", "constant")
 
@@ -27,8 +27,8 @@ class GroupConfig:
       weight_decay: decoupled decay of the leaves named 'kernel', in units of the learning rate.
     """
 
-    learning_rate: float = ranged(0.0)
-    weight_decay: float = ranged(0.0)
+    learning_rate: Annotated[float, Range(0.0)]
+    weight_decay: Annotated[float, Range(0.0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +45,13 @@ class OptimConfig:
     """
 
     groups: Any
-    b1: float = ranged(0.0, 1.0, high_open=True)
-    b2: float = ranged(0.0, 1.0, high_open=True)
-    eps: float = ranged(0.0, low_open=True)
-    clip_norm: float = ranged(0.0, low_open=True)
-    warmup_steps: int = ranged(0)
+    b1: Annotated[float, Range(0.0, 1.0, high_open=True)]
+    b2: Annotated[float, Range(0.0, 1.0, high_open=True)]
+    eps: Annotated[float, Range(0.0, low_open=True)]
+    clip_norm: Annotated[float, Range(0.0, low_open=True)]
+    warmup_steps: Annotated[int, Range(0)]
     schedule: str
-    accumulate: int = ranged(1)
+    accumulate: Annotated[int, Range(1)]
 
     @classmethod
     def read(cls, section: Any, num_steps: int) -> OptimConfig:

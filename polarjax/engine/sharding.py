@@ -27,8 +27,8 @@ def initialize_distributed(flags: Mapping[str, str]) -> None:
     given = [name for name in FLAGS if flags.get(name)]
     if given:
         address, count, index = _explicit_processes(flags, given)
-        extra = {"coordinator_bind_address": address} if index == 0 else {}
-        jax.distributed.initialize(address, count, index, **extra)
+        bound = address if index == 0 else None
+        jax.distributed.initialize(address, count, index, coordinator_bind_address=bound)
     elif _several_processes_announced():
         jax.distributed.initialize()
 

@@ -11,8 +11,7 @@ import numpy as np
 from polarjax.core import PyTree, System
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything that a step reads and writes.
 
     Attributes:

@@ -19,7 +19,7 @@ from polarjax.engine.state import TrainState
 
 def make_train_step(
     system: System, optimizer: Optimizer, fetch: Callable[..., Any], mesh: Mesh
-) -> Callable[..., Any]:
+) -> jax.stages.Wrapped:
     """Compiles (state, resident, request [K, B/K, ..]) -> (state, scalars). The old state is donated.
 
     A step whose loss, gradient or result is not finite changes nothing but the step counter; the scalar
@@ -51,7 +51,7 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
-def make_eval_step(system: System, fetch: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+def make_eval_step(system: System, fetch: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
     """Compiles (state, resident, request [1, B, ..], sums) -> sums with those of the batch added."""
 
     def eval_step(state: TrainState, resident: PyTree, request: PyTree, sums: PyTree):

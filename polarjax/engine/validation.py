@@ -11,12 +11,33 @@ from typing import Any
 from polarjax.core import ConfigError, closest
 
 
-def ranged(
-    low: float | int = -math.inf, high: float = math.inf, *, low_open: bool = False, high_open: bool = False
-):
-    """Declares the allowed range of a number as the metadata of its dataclass field."""
-    interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open or math.isinf(high) else ']'}"
-    return dataclasses.field(metadata={"range": (low, high, low_open, high_open), "interval": interval})
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The allowed range of a number, written into its annotation: Annotated[float, Range(0.0, 1.0)].
+
+    Attributes:
+      low, high: bounds, allowed themselves unless they are open.
+    """
+
+    low: float | int = -math.inf
+    high: float | int = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: float | int) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        return above and (value < self.high if self.high_open else value <= self.high)
+
+    def __str__(self) -> str:
+        opening, closing = (
+            "(" if self.low_open else "[",
+            ")" if self.high_open or math.isinf(self.high) else "]",
+        )
+        return f"{opening}{self.low:g}, {self.high:g}{closing}"
+
+
+ANY = Range()
+KINDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "True or False"}
 
 
 def read_section(kind: type, section: Any, where: str) -> Any:
@@ -32,17 +53,14 @@ def read_section(kind: type, section: Any, where: str) -> Any:
     """
     values = read_mapping(section, where)
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for name in values:
         if name not in fields:
             raise ConfigError(f"{where}.{name} is not an option{closest(name, fields)}")
     missing = [name for name in fields if name not in values]
     if missing:
         raise ConfigError(f"{where}.{missing[0]} is missing; {where} needs {', '.join(fields)}")
-    checked = {
-        name: _read_value(values[name], hints[name], field.metadata, f"{where}.{name}")
-        for name, field in fields.items()
-    }
+    checked = {name: _read_value(values[name], hints[name], f"{where}.{name}") for name in fields}
     return kind(**checked)
 
 
@@ -59,28 +77,20 @@ def read_mapping(section: Any, where: str) -> dict[str, Any]:
     return dict(section)
 
 
-def _read_value(value: Any, hint: type, metadata: Mapping[str, Any], where: str) -> Any:
-    if hint not in (int, float, str, bool):
+def _read_value(value: Any, hint: Any, where: str) -> Any:
+    allowed = next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Range)), ANY)
+    kind = typing.get_args(hint)[0] if allowed is not ANY else hint
+    if kind not in KINDS:
         return value
-    allowed = f"{_article(hint)} in {metadata['interval']}" if metadata else _article(hint)
-    problem = ConfigError(f"{where} must be {allowed}, got {value!r}")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    problem = ConfigError(
+        f"{where} must be {KINDS[kind]}{'' if allowed is ANY else f' in {allowed}'}, got {value!r}"
+    )
+    if isinstance(value, bool) is not (kind is bool):
         raise problem
-    if hint is float and not math.isfinite(value):
+    if kind is float and isinstance(value, int):
+        return _read_value(float(value), hint, where)
+    if not isinstance(value, kind):
         raise problem
-    if metadata:
-        low, high, low_open, high_open = metadata["range"]
-        if value < low or value > high or (low_open and value == low) or (high_open and value == high):
-            raise problem
+    if isinstance(value, (int, float)) and (not math.isfinite(value) or value not in allowed):
+        raise problem
     return value
-
-
-def _article(hint: type) -> str:
-    return {
-        int: "a whole number",
-        float: "a finite number",
-        str: "a text",
-        bool: "True or False",
-    }[hint]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -51,7 +52,7 @@ class LinearNonlinear(nn.Module):
         """The gaze plays no part."""
         return False
 
-    def time_constants(self) -> dict[str, Array]:
+    def time_constants(self, params: Mapping[str, Any]) -> dict[str, Array]:
         """The model has none."""
         return {}
 

@@ -13,6 +13,7 @@ pooled first and the running averages live on a few numbers a unit, never on map
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -25,6 +26,7 @@ from polarjax.core import ConfigError
 from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank
 from polarjax.models.readout import GaussianReadout, level_shapes
 from polarjax.ops import dynamics, gaze as gaze_ops, summaries
+from polarjax.ops.backend import stage
 from polarjax.ops.gaussian_pooling import pool
 from polarjax.ops.laplacian_pyramid import check_n_levels, laplacian_pyramid
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
@@ -222,17 +224,18 @@ class PolarV1(nn.Module):
         """Pixels of the frame between samples of every level."""
         return tuple(2**level * (self.finest_stride if level == 0 else 1) for level in range(self.n_levels))
 
-    def time_constants(self) -> dict[str, Array]:
-        """Returns lambda_fix and lambda_sac in 1/s and alpha_fast and alpha_slow a frame."""
-        constants = {
-            "alpha_fast": nn.sigmoid(self.alphas["fast_logit"]),
-            "alpha_slow": nn.sigmoid(self.alphas["slow_logit"]),
-        }
-        if self.dynamics != "none":
-            unit = np.log(2.0)
-            constants["lambda_fix"] = self.fixation_rate * nn.softplus(self.rates["log_fixation"]) / unit
-            constants["lambda_sac"] = self.saccade_rate * nn.softplus(self.rates["log_saccade"]) / unit
+    def time_constants(self, params: Mapping[str, Any]) -> dict[str, Array]:
+        """Returns lambda_fix and lambda_sac in 1/s and alpha_fast and alpha_slow a frame, from the parameters."""
+        constants = {f"alpha_{name}": nn.sigmoid(params["alphas"][f"{name}_logit"]) for name in ("fast", "slow")}
+        if "rates" in params:
+            starts = {"fix": ("log_fixation", self.fixation_rate), "sac": ("log_saccade", self.saccade_rate)}
+            for name, (raw, start) in starts.items():
+                constants[f"lambda_{name}"] = start * nn.softplus(params["rates"][raw]) / np.log(2.0)
         return constants
+
+    def _constants(self) -> dict[str, Array]:
+        rates = {} if self.dynamics == "none" else {"rates": self.rates}
+        return self.time_constants({"alphas": self.alphas, **rates})
 
     def __call__(
         self, stimulus: Float[Array, "B T H W C"], gaze: Float[Array, "B T 2"] | None = None
@@ -311,7 +314,7 @@ class PolarV1(nn.Module):
             maps = jnp.zeros((batch, n_frames, self.n_levels, self.n_pairs), dtype)
             behavior = Behavior(maps[..., 0, 0], jnp.zeros((batch, n_frames, 2), dtype), maps + 1, maps)
             gaze_memory = memory.gaze
-        constants = self.time_constants()
+        constants = self._constants()
         rate = dynamics.relaxation_rate(behavior.saccade_gate, constants["lambda_fix"], constants["lambda_sac"])
         decay = jnp.exp(-rate * self.dt)
         drive_gain = constants["lambda_fix"] / rate * (1 - decay)
@@ -354,12 +357,12 @@ class PolarV1(nn.Module):
         for level, image in enumerate(levels):
             flat = image.reshape(-1, *image.shape[2:])
             responses = self.bank(flat, stride=self.bank_strides[level])
-            even, odd = (x.reshape(*image.shape[:2], *x.shape[1:]) for x in responses)
-            amplitude, *pose = decompose(even, odd, pose_floor=self.pose_floor)
+            even, odd = stage([x.reshape(*image.shape[:2], *x.shape[1:]) for x in responses])
+            amplitude, *pose = stage(decompose(even, odd, pose_floor=self.pose_floor))
             state = self._evolve(
                 level, memories[level], n_seen == 0, (amplitude, tuple(pose)), (decay, drive_gain, rotation[level])
             )
-            memory, summary = self._summarize(memories[level], n_seen == 0, age, state, windows[level])
+            memory, summary = self._summarize(memories[level], n_seen == 0, age, stage(state), windows[level])
             new_memories.append(memory)
             features.append(summary)
         return (n_seen + n_frames, tuple(new_memories)), jnp.stack(features, axis=3)
@@ -397,7 +400,7 @@ class PolarV1(nn.Module):
         parts = {name: self._pool(x, window) for name, x in maps.items() if name in self.summaries}
         fast, slow, newest = memory.average_fast, memory.average_slow, memory.pooled
         if set(self.summaries) & set(AMPLITUDE_SUMMARIES):
-            constants, last = self.time_constants(), self._pool(amplitude, window)
+            constants, last = self._constants(), self._pool(amplitude, window)
             before = jnp.concatenate([jnp.where(fresh, last[0], newest)[None], last[:-1]])
             parts |= {"last": last, "derivative": last - before}
             parts["fast"], fast = self._average(last, fast, constants["alpha_fast"], age)

@@ -184,7 +184,7 @@ def filters(even: np.ndarray, odd: np.ndarray) -> str:
     rows = -(-len(shown) // columns)
     with matplotlib.style.context(STYLE):
         figure = _figure(rows * 2.05 * WIDTH / columns)
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+        figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
         grid = figure.subplots(2 * rows, columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()

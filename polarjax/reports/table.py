@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,8 +21,8 @@ def print_table(report: Mapping[str, Any], console: Console | None = None) -> No
     """
     console = console or Console()
     title = f"{report['tier']} trials, checkpoint {report['checkpoint_step']}, {report['units']} units"
-    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
-    heads = ("", "bits per spike", "95 % interval", "median", "of the oracle")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    heads = ("", "bits per spike", "95 % interval", "median", "of oracle")
     for place, head in enumerate(heads):
         table.add_column(head, justify="right" if place else "left", no_wrap=True)
     for row in words.comparison(report):

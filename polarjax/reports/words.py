@@ -15,7 +15,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def percent(share: float | None) -> str:
     """A share as '72 %'; a dash where there is none."""
-    return "–" if share is None else f"{100 * share:.0f} %"
+    return "–" if share is None else f"{round(100 * share)} %"
 
 
 def time_constant(report: Report, name: str) -> float | None:
@@ -51,7 +51,7 @@ def comparison(report: Report) -> list[tuple[str, str, str, str, str]]:
     entries = {
         "model": report["bits_per_spike"],
         "linear-nonlinear": report["linear_nonlinear"],
-        "oracle (true rates)": report["oracle_bits_per_spike"],
+        "oracle": report["oracle_bits_per_spike"],
     }
     oracle = (report["oracle_bits_per_spike"] or {}).get("mean")
     return [

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,12 +67,12 @@ def build(config: Any, info: DataInfo) -> System:
         }
 
     def constants(params: PyTree) -> dict[str, Array]:
-        return natural_constants(module.apply({"params": params}, method="time_constants"), info.rate_hz)
+        return natural_constants(module.time_constants(params), info.rate_hz)
 
     return System(init, loss, predict, eval_sums, eval_metrics, param_group(config.model.name), constants)
 
 
-def make_module(config: Any, info: DataInfo) -> nn.Module:
+def make_module(config: Any, info: DataInfo) -> PolarV1 | LinearNonlinear:
     """Builds the Flax module of config.model for the sessions of `info`.
 
     Raises:
@@ -177,7 +176,7 @@ def make_stream(config: Any, info: DataInfo, index: int) -> tuple[Callable, Call
     return initial, advance
 
 
-def _check_weights(weights: Mapping[str, float]) -> dict[str, float]:
+def _check_weights(weights: Any) -> dict[str, float]:
     if set(weights) != set(LOSS_TERMS):
         raise ConfigError(
             f"config.loss.weights must name exactly the loss terms {', '.join(LOSS_TERMS)}, got {sorted(weights)}."
@@ -193,8 +192,8 @@ def _padded(info: DataInfo, values: Any, fill: float = 0.0) -> np.ndarray:
     return padded
 
 
-def _nested(values: np.ndarray) -> Any:
-    return tuple(_nested(value) for value in values) if values.ndim else float(values)
+def _nested(values: Any) -> Any:
+    return tuple(_nested(value) for value in values) if np.ndim(values) else float(values)
 
 
 def _mean(values: np.ndarray) -> float:

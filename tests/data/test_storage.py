@@ -182,3 +182,22 @@ def test_a_session_that_vanishes_while_it_is_read_is_named(mixed, section, monke
     with pytest.raises(DataError, match="session alpha cannot be read any more: stale file handle"):
         built.train(0)
     built.close()
+
+
+def test_batches_are_the_same_on_four_devices_as_on_one(mixed, section):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    for storage in ("resident", "streamed"):
+        built = data.build(section(mixed, batch_size=12, storage=storage))
+        request = jax.tree.map(
+            lambda rows: jax.make_array_from_process_local_data(split, rows, (12, *rows.shape[1:])),
+            built.train(2),
+        )
+        shared = jax.jit(built.fetch, out_shardings=split)(
+            jax.device_put(built.resident, everywhere), request
+        )
+        for values, alone in zip(shared, batches(built, [2])[0], strict=True):
+            assert values.sharding.is_equivalent_to(split, values.ndim)
+            np.testing.assert_allclose(values, alone, atol=1e-6)
+        built.close()

@@ -3,6 +3,8 @@ import socket
 
 import pytest
 
+from tests.engine.runs import run
+
 
 @pytest.fixture
 def unused_port():
@@ -16,3 +18,10 @@ def unused_port():
 def repository():
     """The root of the repository."""
     return pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted: its folder and its last state."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    return workdir, run(workdir)

@@ -54,7 +54,9 @@ def test_behavior_heads_and_their_gradients_equal_the_reference(golden, dtype, c
         expected = arrays[f"{case}.{name}{suffix}"].reshape(actual.shape)
         assert actual.dtype == dtype
         # Saturating codes make terms of some hundred that cancel; the reference's own float32 is off by as much.
-        rounding = 4 * abs(arrays[f"{case}.{name}"] - arrays[f"{case}.{name}.f64"]).max() if suffix == "" else 0
+        rounding = (
+            4 * abs(arrays[f"{case}.{name}"] - arrays[f"{case}.{name}.f64"]).max() if suffix == "" else 0
+        )
         np.testing.assert_allclose(actual, expected, rtol=value, atol=value + rounding, err_msg=name)
     expected = head_parameters(arrays, f"{case}.grad", suffix) | {"code": arrays[f"{case}.dbcode{suffix}"]}
     actual = gradients | {"code": code_gradient}

@@ -47,6 +47,17 @@ def test_correlation_equals_scipy(form, shape, size, stride, groups):
     np.testing.assert_allclose(actual, by_scipy(x, kernel, stride, groups), rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(("shape", "size", "stride", "groups"), CASES[1:3])
+def test_batch_axes_may_stand_between_pixels_and_channels(form, shape, size, stride, groups):
+    x, kernel = draw((12, *shape[1:]), size, groups)
+    between = np.moveaxis(np.asarray(x).reshape(2, 3, 2, *shape[1:]), (1, 2), (3, 4))
+    actual = jax.jit(functools.partial(form, stride=stride, groups=groups))(between, kernel)
+    expected = by_scipy(x, kernel, stride, groups)
+    flat = np.moveaxis(np.asarray(actual), (3, 4), (1, 2)).reshape(expected.shape)
+    np.testing.assert_allclose(flat, expected, rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize(("shape", "size", "stride", "groups"), CASES[1:3])
 def test_both_forms_have_the_same_gradients(shape, size, stride, groups):
     @jax.jit

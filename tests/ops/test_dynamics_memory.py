@@ -36,9 +36,9 @@ def memory_inputs(n_frames=7, shape=(2, 3, 2, 4)):
     random = np.random.default_rng(18)
     angle, turn = (
         random.uniform(0, 6, (n_frames, *shape)),
-        random.normal(size=(n_frames, shape[0], shape[-1])),
+        random.normal(size=(n_frames, shape[0], 1, 1, shape[-1])),
     )
-    gate = np.zeros((n_frames, shape[0]))
+    gate = np.zeros((n_frames, shape[0], 1, 1, 1))
     gate[n_frames // 2] = 1
     rate = 10 + 30 * gate
     decay = np.exp(-rate / 60)
@@ -77,9 +77,9 @@ def test_amplitude_and_pose_remember_by_their_recurrences():
     observed, turn = (double[name][0] + 1j * double[name][1] for name in ("pose", "turn"))
     a, z, rest = double["start"], observed[0], double["resting"]
     for t in range(len(observed)):
-        decay, gain = (double[name][t][:, None, None, None] for name in ("decay", "gain"))
+        decay, gain = double["decay"][t], double["gain"][t]
         a = rest + decay * (a - rest) + gain * (double["amplitude"][t] - rest)
-        z = decay * turn[t][:, None, None] * z + (1 - decay) * observed[t]
+        z = decay * turn[t] * z + (1 - decay) * observed[t]
         np.testing.assert_allclose(amplitude[t], a, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(even[t] + 1j * odd[t], z, rtol=1e-5, atol=1e-5)
 
@@ -105,11 +105,11 @@ def test_the_parallel_method_has_the_values_and_gradients_of_the_scan():
 def test_one_frame_of_memory_is_one_step(method):
     inputs = memory_inputs(1)
     amplitude, even, odd = remembered(inputs, method)
-    decay, gain = (inputs[name][0][:, None, None, None] for name in ("decay", "gain"))
+    decay, gain = inputs["decay"][0], inputs["gain"][0]
     rest = inputs["resting"][None, None, None]
     stepped = jax.jit(dynamics.drive_amplitude)(inputs["start"], inputs["amplitude"][0], rest, decay, gain)
     np.testing.assert_allclose(amplitude[0], stepped, rtol=1e-5)
     seen = jax.tree.map(lambda x: x[0], inputs["pose"])
-    turn = tuple(part[0][:, None, None] for part in inputs["turn"])
+    turn = tuple(part[0] for part in inputs["turn"])
     pose = jax.jit(dynamics.drive_pose)(seen, seen, turn, decay)
     np.testing.assert_allclose([even[0], odd[0]], pose, atol=1e-6)

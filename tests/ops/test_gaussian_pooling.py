@@ -30,7 +30,8 @@ def contributions(parameters, features):
     parts = []
     for p, maps in zip(parameters, features, strict=True):
         mask = ops.correlated_gaussian(p["mean"], p["log_width"], p["correlation"], maps.shape[1:3])
-        parts.append(jnp.einsum("bnd,nd->bn", ops.pool(maps, mask[None]), p["weight"], precision="highest"))
+        pooled = ops.pool(jnp.moveaxis(maps, 0, 2)[None, None], mask[None])[0, 0]
+        parts.append(jnp.einsum("nbd,nd->bn", pooled, p["weight"], precision="highest"))
     return parts
 
 
@@ -187,20 +188,22 @@ def test_positions_are_degrees_from_the_centre_with_x_right_and_y_up():
     np.testing.assert_allclose(y, [1, 0.5, 0, -0.5, -1])
 
 
-def test_pooling_equals_a_loop_over_examples_units_and_pixels():
+def test_pooling_equals_a_loop_over_sessions_units_and_pixels():
     random = np.random.default_rng(16)
-    features, window = random.normal(size=(6, 3, 4, 5)), random.uniform(size=(2, 7, 3, 4))
-    actual = ops.pool(jnp.asarray(features, jnp.float32), jnp.asarray(window, jnp.float32))
-    expected = np.zeros((6, 7, 5))
-    for example, unit, row, column in np.ndindex(6, 7, 3, 4):
-        expected[example, unit] += window[example % 2, unit, row, column] * features[example, row, column]
+    features, window = random.normal(size=(3, 2, 3, 4, 5, 6)), random.uniform(size=(2, 7, 3, 4))
+    actual = jax.jit(ops.pool)(*single(features, window))
+    expected = np.zeros((3, 2, 7, 5, 6))
+    for session, unit, row, column in np.ndindex(2, 7, 3, 4):
+        expected[:, session, unit] += window[session, unit, row, column] * features[:, session, row, column]
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_mixing_after_pooling_equals_mixing_before():
     random = np.random.default_rng(17)
-    features, window, mixing = (
-        jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((2, 3, 4, 5), (1, 7, 3, 4), (5, 2))
+    features, window, mixing = single(
+        *(random.normal(size=shape) for shape in ((1, 1, 3, 4, 2, 5), (1, 7, 3, 4), (5, 2)))
     )
-    before = ops.pool(features @ mixing, window)
-    np.testing.assert_allclose(ops.pool(features, window) @ mixing, before, rtol=1e-4, atol=1e-5)
+    before, after = jax.jit(
+        lambda: (ops.pool(features @ mixing, window), ops.pool(features, window) @ mixing)
+    )()
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)

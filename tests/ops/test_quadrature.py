@@ -108,6 +108,20 @@ def test_a_separable_bank_on_one_channel_has_rank_1_and_a_dense_one_has_rank_m()
     assert (rank(even), rank(odd), rank(np.concatenate([even, odd], -1))) == (PAIRS, PAIRS, 2 * PAIRS)
 
 
+def test_both_banks_take_batch_axes_between_pixels_and_channels():
+    random = np.random.default_rng(20)
+    draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)  # noqa: E731
+    x, pair = draw(2, 6, 7, 3, 2), (draw(3, 3, 2, 4), draw(3, 3, 2, 4))
+    member = (draw(3, 3, 1, 2), draw(2, 4), draw(4))
+
+    @jax.jit
+    def banks(x):
+        return *quadrature.dense_quadrature(x, *pair), quadrature.separable_quadrature(x, *member)
+
+    for together, alone in zip(banks(x), banks(x[:, :, :, 1]), strict=True):
+        np.testing.assert_allclose(together[:, :, :, 1], alone, rtol=2e-5, atol=2e-5)
+
+
 def test_strides_keep_every_second_sample_of_both_banks():
     random = np.random.default_rng(1)
     draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)  # noqa: E731

@@ -135,9 +135,9 @@ def test_the_page_is_drawn_and_not_blank(written, tmp_path):
 def test_the_printed_table_names_model_floor_and_ceiling(written):
     _, report = written
     stream = io.StringIO()
-    table.print_table(report, Console(width=120, file=stream))
+    table.print_table(report, Console(width=80, file=stream))
     text = stream.getvalue()
-    for name in ("model", "linear-nonlinear", "oracle (true rates)"):
+    for name in ("model", "linear-nonlinear", "oracle"):
         assert name in text
     assert f"{report['bits_per_spike']['mean']:.3f}" in text
     assert "tau_fix_ms 104.2" in text

@@ -1,0 +1,38 @@
+"""Runs of the toy system, and how two of them are compared."""
+
+import json
+
+import numpy as np
+
+from polarjax.engine import loop
+from polarjax.engine.state import flatten
+from tests.engine import toy
+
+
+def run(workdir, *, stop=None, data=None, system=None, **overrides):
+    config = toy.make_config(**overrides)
+    data = data or toy.make_data(config.data.batch_size)
+    return loop.train(config, system or toy.make_system(), data, workdir, stop=stop)
+
+
+def lines_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(lines):
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+def assert_same_bits(left, right):
+    left, right = flatten(left), flatten(right)
+    assert left.keys() == right.keys()
+    for path in left:
+        assert np.asarray(left[path]).tobytes() == np.asarray(right[path]).tobytes(), path
+
+
+def flip_a_bit(folder):
+    """Damages every file of the arrays' values."""
+    for path in (folder / "state").rglob("d/*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
