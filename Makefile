@@ -20,7 +20,6 @@ env: $(VENV)/development  ## environment with everything that training and tests
 
 train: $(VENV)/runtime  ## environment, then the quick main job on the embedded virtual V1
 	$(PYTHON) train.py --config configs/polar_relaxed.py:quick --workdir $(QUICK)
-	@echo "Report: $$(ls -t $(QUICK)/eval/*/report.html | head -n 1)"
 
 test: $(VENV)/development browser  ## environment, then format, lint, types and tests
 	scripts/check.sh

@@ -11,7 +11,7 @@ from polarjax.reports import evaluate, table
 
 FLAGS = {
     "workdir": "the directory that train.py --workdir was given",
-    "step": "step of the checkpoint; without it, the latest",
+    "step": "step of the checkpoint, or latest; without it, the best of validation",
     "tier": "test (default) or validation: which trials",
 }
 TIERS = {"validation": 1, "test": 2}
@@ -23,13 +23,14 @@ def main(arguments: list[str]) -> int:
         flags, _ = parse_flags(arguments, FLAGS, __doc__)
         if "workdir" not in flags:
             raise ConfigError("--workdir is missing; for example --workdir runs/polar_relaxed-quick")
-        if not flags.get("step", "0").isdecimal():
-            raise ConfigError(f"--step is {flags['step']!r}; expected the number of a step")
+        step = flags.get("step", "best")
+        if not step.isdecimal() and step not in ("best", "latest"):
+            raise ConfigError(f"--step is {step!r}; expected the number of a step, best or latest")
         tier = flags.get("tier", "test")
         if tier not in TIERS:
             raise ConfigError(f"--tier is {tier!r}{closest(tier, TIERS)}")
-        step = int(flags["step"]) if "step" in flags else None
-        report = evaluate.write_report(flags["workdir"], step, TIERS[tier])
+        chosen = int(step) if step.isdecimal() else step
+        report = evaluate.write_report(flags["workdir"], chosen, TIERS[tier])
     except PolarjaxError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,8 +1,9 @@
-"""Trains a system; the same line continues an interrupted run.
+"""Trains a system, then its floor, and reports on both; the same line continues an interrupted run.
 
 python train.py --config configs/polar_relaxed.py:quick [--workdir DIR] [--config.train.num_steps=500]
 """
 
+import pathlib
 import sys
 
 import jax
@@ -11,7 +12,7 @@ import polarjax.data
 import polarjax.systems
 from polarjax.core import PolarjaxError
 from polarjax.engine import compilation, config, interruption, loop, sharding
-from polarjax.reports import evaluate
+from polarjax.reports import evaluate, table
 
 FLAGS = {
     "config": "config file, path.py or path.py:argument",
@@ -23,21 +24,26 @@ FLAGS = {
 
 
 def main(arguments: list[str]) -> None:
-    """Reads the flags, trains, and writes the report of the run."""
+    """Reads the flags, trains, writes the report of the run and prints its table."""
     flags, overrides = config.parse_flags(arguments, FLAGS, __doc__)
     settings = config.load(flags.get("config"), overrides)
-    workdir = flags.get("workdir") or config.default_workdir(flags["config"])
+    workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
     sharding.initialize_distributed(flags)
     compilation.enable_compilation_cache()
     data = polarjax.data.build(settings.data)
     try:
-        system = polarjax.systems.build(settings, data.info)
+        runs = {workdir: settings, workdir / evaluate.LINEAR_NONLINEAR: polarjax.systems.floor(settings)}
         with interruption.watch_signals() as stop:
-            loop.train(settings, system, data, workdir, stop=stop)
+            for folder, run in runs.items():
+                if run is not None:
+                    print(f"{run.model.name} in {folder}", flush=True)
+                    loop.train(run, polarjax.systems.build(run, data.info), data, folder, stop=stop)
     finally:
         data.close()
     if jax.process_index() == 0:
-        evaluate.write_report(workdir)
+        report = evaluate.write_report(workdir)
+        table.print_table(report)
+        print(f"report: {evaluate.report_folder(workdir, report['checkpoint_step']) / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.sessions = ""  # '' is the virtual V1; else session folders or folders of them, separated by commas
+    config.data.sessions = (
+        ""  # '' is the virtual V1; else session folders or folders of them, separated by commas
+    )
     config.data.virtual = ConfigDict({"seed": 0, "minutes": 12.0, "cache": ""})
     config.data.burn_in = 24
     config.data.predicted = 24
@@ -69,6 +71,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.keep_best = 1
     config.train.max_skipped = 20
     config.train.best_metric = "eval/bits_per_spike"
+    config.train.floor_steps = 4096  # of the linear-nonlinear model, trained afterwards
     return make_quick(config) if variant == "quick" else config
 
 
@@ -95,4 +98,5 @@ def make_quick(config: ConfigDict) -> ConfigDict:
     config.train.log_every = 20
     config.train.eval_every = 250
     config.train.save_every = 250
+    config.train.floor_steps = 2000
     return config

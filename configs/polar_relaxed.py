@@ -1,10 +1,11 @@
 """Polar-V1 that starts from relaxed constants: tau 200 ms in fixation, 50 ms in saccades; alpha 0.80 and 0.90.
 
-    python train.py --config configs/polar_relaxed.py:quick
+python train.py --config configs/polar_relaxed.py:quick
 """
 
-from configs import polar
 from ml_collections import ConfigDict
+
+from configs import polar
 
 
 def get_config(variant: str = "") -> ConfigDict:

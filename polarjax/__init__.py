@@ -16,7 +16,7 @@ def load(workdir: str | os.PathLike[str], step: int | str | None = None) -> Twin
 
     Args:
       workdir: what `train.py --workdir` was given; neither the data nor the config file are needed.
-      step: step of a checkpoint, 'best' or 'latest'; None takes the latest.
+      step: step of a checkpoint, 'best' or 'latest'; None takes the best, by config.train.best_metric.
 
     Raises:
       CheckpointError: no such directory or step, or a damaged checkpoint.

@@ -55,7 +55,7 @@ class Batch(NamedTuple):
       stimulus: movie on the retina, (luminance - 127)/255, oldest frame first.
       gaze: where the eye points, degrees, x right and y up, same frames.
       spikes: counts per bin at the last n frames; 0 for the units that pad a session to N.
-      valid: 1 where a count may be scored, else 0.
+      valid: 1 where a count may be scored, else 0; in training times the weight of the session.
     """
 
     stimulus: Float[Array, "B T H W C"]
@@ -142,12 +142,13 @@ class DataInfo:
         """Rebuilds the value from its JSON form."""
         sessions = tuple(
             SessionInfo(
-                **{
-                    **entry,
-                    "unit_ids": tuple(entry["unit_ids"]),
-                    "mean_count": tuple(entry["mean_count"]),
-                    "position_deg": tuple(tuple(pair) for pair in entry["position_deg"]),
-                }
+                entry["name"],
+                entry["subject"],
+                tuple(entry["unit_ids"]),
+                tuple(entry["mean_count"]),
+                tuple((x, y) for x, y in entry["position_deg"]),
+                entry["fingerprint"],
+                entry["path"],
             )
             for entry in fields["sessions"]
         )

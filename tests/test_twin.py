@@ -88,7 +88,7 @@ def test_it_knows_what_the_checkpoint_knows(run, twin):
 
 def test_predict_equals_the_system_at_the_last_frame(run, twin):
     _, system, params, state, batch = run
-    expected = np.exp(np.asarray(system.predict(params, state, batch))[:, -1])
+    expected = np.exp(np.asarray(jax.jit(system.predict)(params, state, batch))[:, -1])
     for index, (session, units) in enumerate(UNITS.items()):
         ours = twin.predict(batch.stimulus[index::2], batch.gaze[index::2], session)
         assert ours.shape == (2, len(units))

@@ -145,7 +145,7 @@ def saccade_gain(gate: Float[np.ndarray, "K T"], units: Units, rate_hz: float) -
     """Multiplies the drive: less during a saccade, more 50 to 150 ms after it; causal in the gate."""
     seconds = np.arange(round(MEMORY_FRAMES_S * rate_hz)) / rate_hz
     decay = np.exp(-1.0 / (SUPPRESSION_TAU_S * rate_hz))
-    during = lfilter([1.0 - decay], [1.0, -decay], gate, axis=1)
+    during = np.asarray(lfilter([1.0 - decay], [1.0, -decay], gate, axis=1))
     kernel = (
         (seconds / REBOUND_PEAK_S) ** 3
         * np.exp(3.0 * (1.0 - seconds / REBOUND_PEAK_S))

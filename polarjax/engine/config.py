@@ -31,6 +31,7 @@ class TrainConfig:
       keep_latest, keep_best: number of newest checkpoints, and of those with the best metric, that stay.
       max_skipped: number of non-finite steps in a row that stops the run.
       best_metric: metric of the evaluation, higher is better.
+      floor_steps: length of the run of the system's floor, 0 for none; the loop does not read it.
     """
 
     num_steps: Annotated[int, Range(1)]
@@ -42,6 +43,7 @@ class TrainConfig:
     keep_best: Annotated[int, Range(0)]
     max_skipped: Annotated[int, Range(1)]
     best_metric: str
+    floor_steps: Annotated[int, Range(0)]
 
 
 def parse_flags(

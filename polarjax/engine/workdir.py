@@ -21,7 +21,14 @@ from polarjax.core import CheckpointError, ConfigError, DataError, DataInfo
 from polarjax.engine.storage import storage_errors
 
 LOCK = "lock"
-FREE = ("train.log_every", "train.eval_every", "train.save_every", "train.keep_latest", "train.keep_best")
+FREE = (
+    "train.log_every",
+    "train.eval_every",
+    "train.save_every",
+    "train.keep_latest",
+    "train.keep_best",
+    "train.floor_steps",
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
 
 

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from polarjax.core import ConfigError, closest
+from polarjax.interop.visioncore_config import SUMMARIES, behaves, fields_of, kind_of, module_kwargs
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.ops.dynamics import wave_vectors
 
-SUMMARIES = ("last", "fast", "slow", "derivative", "energy")
 FRAME_SHAPE = (51, 51)
 
 
-def import_model(config: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> tuple[PolarV1, dict[str, Any]]:
+def import_model(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[PolarV1, dict[str, Any]]:
     """Builds the reference's model with its weights.
 
     Args:
@@ -27,7 +27,8 @@ def import_model(config: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> 
 
     Returns:
       (module, params) with `module.apply({'params': params}, stimulus [B,T,H,W,C], gaze [B,T,2])[0]` = log rates
-      [B,N], log spikes/bin; float32, or float64 where x64 is on. The module takes frames of any size.
+      [B,N], log spikes/bin; float32, or float64 where x64 is on. The module takes frames of any size. Readouts of
+      several sessions are stacked: example i is read by session i % S, padded units have log rate 0.
 
     Raises:
       ConfigError: an entry of the config or of the state is missing, unexpected or has the wrong shape.
@@ -35,13 +36,13 @@ def import_model(config: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> 
     Source: VisionCore, models/polar_v1, and the conventions of its MultiDatasetV1Model.
     """
     state = _clean(state)
-    kwargs = _module_kwargs(config)
-    n_units = _array(state, "readouts.0.bias").shape[0]
-    n_channels = _array(state, "convnet.qfb.dw_even.weight").shape[0]
-    module = PolarV1(n_units=(n_units,), frame_shape=(*FRAME_SHAPE, n_channels), **kwargs)
-    reader = _Reader(state)
+    kwargs = module_kwargs(config)
+    n_units = tuple(len(_array(state, f"readouts.{i}.readouts.0.mu")) for i in range(_n_sessions(state)))
+    n_channels = len(_array(state, "convnet.qfb.dw_even.weight"))
+    module = PolarV1(n_units=n_units, frame_shape=(*FRAME_SHAPE, n_channels), **kwargs)
+    reader = _Reader(state, config)
     params = _convert(reader, module)
-    unexpected = sorted(set(state) - reader.read - _ignored(state))
+    unexpected = sorted(set(state) - reader.read - _ignored(state, config))
     if unexpected:
         raise ConfigError(
             f"The state holds entries that the config has no place for: {', '.join(unexpected)}. "
@@ -51,74 +52,42 @@ def import_model(config: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> 
     return module, jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
 
 
-def _clean(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Strips `model.` and drops the duplicated modulator."""
-    bare = {name.removeprefix("model."): np.asarray(value) for name, value in state.items()}
-    return {name: value for name, value in bare.items() if not name.startswith("recurrent.modulator.")}
-
-
-def _ignored(state: Mapping[str, np.ndarray]) -> set[str]:
-    """The head of self-supervised learning takes no part in the rates."""
-    return {name for name in state if name.startswith("recurrent.jepa.")}
-
-
-def _section(config: Mapping[str, Any], name: str, known: tuple[str, ...], kinds: tuple[str, ...]) -> dict[str, Any]:
-    if name not in config:
-        raise ConfigError(f"The reference's config has no section {name!r}; it has {', '.join(sorted(config))}.")
-    section = config[name] or {"type": "none"}
-    kind, fields = section.get("type", kinds[0]), dict(section.get("params") or {})
-    if kind not in kinds:
-        raise ConfigError(f"config[{name!r}]['type'] is {kind!r}; allowed are {', '.join(kinds)}.")
-    for field in fields:
-        if field not in known:
-            raise ConfigError(f"config[{name!r}]['params'] has an unknown entry {field!r}{closest(field, known)}.")
-    return {"type": kind, **fields}
-
-
-def _module_kwargs(config: Mapping[str, Any]) -> dict[str, Any]:
-    convnet = _section(config, "convnet", ("n_pyramid_levels", "n_pairs", "kernel_size", "in_channels"), ("polar",))
-    modulator = _section(
-        config, "modulator", ("beh_dim", "dt", "use_pos_fourier", "Kpos", "init_pos_freq_cpx"), ("polar", "none")
-    )
-    known = "dt lambda_fix lambda_sac alpha_fast alpha_slow learnable_alphas base_freq_cpx use_behavior use_jepa"
-    recurrent = _section(config, "recurrent", (*known.split(), "proj_dim", "tau", "jepa_delta"), ("polar",))
-    _section(config, "readout", ("n_units", "bias", "initial_std", "initial_mean_scale"), ("polar",))
-    behaves = modulator["type"] == "polar" and recurrent.get("use_behavior", True)
-    defaults = {"dt": 1 / 240, "lambda_fix": 10.0, "lambda_sac": 40.0, "alpha_fast": 0.74, "alpha_slow": 0.95}
-    constants = {name: float(recurrent.get(name, value)) for name, value in defaults.items()}
-    return {
-        "dt": constants["dt"],
-        "pixels_per_degree": 1.0,
-        "n_levels": int(convnet.get("n_pyramid_levels", 4)),
-        "n_pairs": int(convnet.get("n_pairs", 16)),
-        "kernel_size": int(convnet.get("kernel_size", 7)),
-        "filters": "separable",
-        "pyramid_normalized": False,
-        "pose_floor": 1e-6,
-        "gaze": "raw" if behaves else "none",
-        "code_width": int(modulator.get("beh_dim", 128)),
-        "retinal_slip": False,
-        # the reference forgets the 2 pi of cycles/pixel
-        "max_velocity": 50.0 / (2 * np.pi),
-        "dynamics": "framewise" if behaves else "none",
-        "base_frequency": float(recurrent.get("base_freq_cpx", 0.15)),
-        "fixation_rate": constants["lambda_fix"],
-        "saccade_rate": constants["lambda_sac"],
-        "alpha_fast": constants["alpha_fast"],
-        "alpha_slow": constants["alpha_slow"],
-        "summaries": SUMMARIES,
-        "bias_correction": False,
-        "standardize": False,
-        "readout": "per_level",
-        "link": "exp",
+def _clean(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Strips `model.` and folds the duplicated modulator into the one that it repeats."""
+    bare = {}
+    for name, value in state.items():
+        if not isinstance(value, np.ndarray | np.generic | jax.Array):
+            raise ConfigError(
+                f"The state's {name!r} is a {type(value).__module__}.{type(value).__name__}; NumPy arrays are needed: "
+                "{name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}."
+            )
+        bare[name.removeprefix("model.")] = np.asarray(value)
+    repeated = "recurrent.modulator."
+    folded = {
+        name.removeprefix("recurrent."): bare.pop(name) for name in list(bare) if name.startswith(repeated)
     }
+    return folded | bare
+
+
+def _n_sessions(state: Mapping[str, np.ndarray]) -> int:
+    return max(len({name.split(".")[1] for name in state if name.startswith("readouts.")}), 1)
+
+
+def _ignored(state: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> set[str]:
+    """What takes no part in the rates: the head of self-supervised learning, and a modulator that is not used."""
+    unused = ["recurrent.jepa."]
+    if kind_of(config, "modulator") == "polar" and not behaves(config):
+        unused += ["modulator.", "recurrent.dynamics."]
+    return {name for name in state if name.startswith(tuple(unused))}
 
 
 class _Reader:
     """Reads entries once each, in torch's layout, checking shapes; remembers what was read."""
 
-    def __init__(self, state: Mapping[str, np.ndarray]):
+    def __init__(self, state: Mapping[str, np.ndarray], config: Mapping[str, Any]):
         self.state, self.read = state, set()
+        self.learned_alphas = bool(fields_of(config, "recurrent").get("learnable_alphas", True))
+        self.readout_bias = bool(fields_of(config, "readout").get("bias", True))
 
     def __call__(self, name: str, *shape: int) -> np.ndarray:
         value = _array(self.state, name)
@@ -149,12 +118,21 @@ def _convert(read: _Reader, module: PolarV1) -> dict[str, Any]:
         spatial = read(f"convnet.qfb.dw_{name}.weight", c, 1, k, k).transpose(2, 3, 1, 0)
         bias = read(f"convnet.qfb.mix_{name}.bias", m)
         params["filters"][name] = {"spatial": {"kernel": spatial}, "mixing": {"kernel": mixing, "bias": bias}}
-    summarizer = "recurrent.summarizer.alpha_{}_logit"
-    params["alphas"] = {f"{name}_logit": read(summarizer.format(name)) for name in ("fast", "slow")}
+    starts = {"fast": module.alpha_fast, "slow": module.alpha_slow}
+    params["alphas"] = {f"{name}_logit": _read_logit(read, name, alpha) for name, alpha in starts.items()}
     if module.uses_gaze:
         params |= _convert_behavior(read, module)
-    params["readout"] = _convert_readout(read, module)
+    sessions = [_convert_readout(read, module, session) for session in range(len(module.n_units))]
+    params["readout"] = {name: _stack([session[name] for session in sessions]) for name in sessions[0]}
     return params
+
+
+def _read_logit(read: _Reader, name: str, alpha: float) -> np.ndarray:
+    """Reads the decay of an average; a reference with constants that are not learned keeps none."""
+    entry = f"recurrent.summarizer.alpha_{name}_logit"
+    return (
+        read(entry) if entry in read.state or read.learned_alphas else np.asarray(np.log(alpha / (1 - alpha)))
+    )
 
 
 def _convert_behavior(read: _Reader, module: PolarV1) -> dict[str, Any]:
@@ -169,9 +147,17 @@ def _convert_behavior(read: _Reader, module: PolarV1) -> dict[str, Any]:
     for axis in "xy":
         encoder[f"log_frequency_{axis}"] = read(f"{gaze}.pos_logw_{axis}", 2)
         encoder[f"phase_{axis}"] = read(f"{gaze}.pos_phi_{axis}", 2)
-    sizes = {"gate": ("q", 1), "velocity": ("veff", 2), "gain": ("gam", n_levels * m), "offset": ("rho", n_levels * m)}
+    sizes = {
+        "gate": ("q", 1),
+        "velocity": ("veff", 2),
+        "gain": ("gam", n_levels * m),
+        "offset": ("rho", n_levels * m),
+    }
     behavior = {ours: read.dense(f"{heads}.head_{theirs}", width, n) for ours, (theirs, n) in sizes.items()}
-    behavior |= {"first": read.dense(f"{heads}.fc1", width, width), "second": read.dense(f"{heads}.fc2", width, width)}
+    behavior |= {
+        "first": read.dense(f"{heads}.fc1", width, width),
+        "second": read.dense(f"{heads}.fc2", width, width),
+    }
     _check_waves(read(f"{dynamics}.kxy", n_levels, m, 2), module)
     rates = {
         "log_fixation": _raw_rate(f"{dynamics}.lambda_fix", read, module.fixation_rate),
@@ -186,7 +172,7 @@ def _raw_rate(name: str, read: _Reader, start: float) -> np.ndarray:
     rate = read(name)
     if not rate > 0:
         raise ConfigError(f"The state's {name!r} is {float(rate)} 1/s; a relaxation rate must be positive.")
-    return np.log(np.expm1(rate * np.log(2.0) / start))
+    return np.asarray(np.log(np.expm1(rate * np.log(2.0) / start)))
 
 
 def _check_waves(waves: np.ndarray, module: PolarV1) -> None:
@@ -198,15 +184,24 @@ def _check_waves(waves: np.ndarray, module: PolarV1) -> None:
         )
 
 
-def _convert_readout(read: _Reader, module: PolarV1) -> dict[str, Any]:
-    n, depth = module.n_units[0], len(SUMMARIES) * module.n_pairs
-    levels = [f"readouts.0.readouts.{level}" for level in range(module.n_levels)]
+def _convert_readout(read: _Reader, module: PolarV1, session: int) -> dict[str, np.ndarray]:
+    n, depth = module.n_units[session], len(SUMMARIES) * module.n_pairs
+    bias = f"readouts.{session}.bias"
+    levels = [f"readouts.{session}.readouts.{level}" for level in range(module.n_levels)]
     widths = [np.stack([read(f"{level}.{name}", n) for name in ("logsx", "logsy")], -1) for level in levels]
-    readout = {
-        "bias": read("readouts.0.bias", n),
+    kernels = [read(f"{level}.features.weight", n, depth, 1, 1)[:, :, 0, 0] for level in levels]
+    return {
+        "bias": read(bias, n) if bias in read.state or read.readout_bias else np.zeros(n),
         "mean": np.stack([read(f"{level}.mu", n, 2) for level in levels], 1),
         "log_width": np.stack(widths, 1),
         "correlation": np.stack([read(f"{level}.rho", n) for level in levels], 1),
-        "kernel": np.stack([read(f"{level}.features.weight", n, depth, 1, 1)[:, :, 0, 0] for level in levels], 1),
+        "kernel": np.stack(kernels, 1),
     }
-    return {name: value[None] for name, value in readout.items()}
+
+
+def _stack(sessions: list[np.ndarray]) -> np.ndarray:
+    """Stacks [n, ..] of every session to [S, N, ..], padded with 0."""
+    padded = np.zeros((len(sessions), max(map(len, sessions)), *sessions[0].shape[1:]))
+    for row, values in zip(padded, sessions, strict=True):
+        row[: len(values)] = values
+    return padded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -39,7 +39,7 @@ class QuadratureBank(nn.Module):
         k, c, m = self.kernel_size, self.n_channels, self.n_pairs
         if self.kind == "dense":
             even, odd = gabor_pairs(k, m, c, self.frequency)
-            self.kernels = {
+            self.kernels: dict[str, Any] = {
                 "even": self.param("even", lambda _: {"kernel": jnp.asarray(even, jnp.float32)}),
                 "odd": self.param("odd", lambda _: {"kernel": jnp.asarray(odd, jnp.float32)}),
             }
@@ -48,7 +48,9 @@ class QuadratureBank(nn.Module):
 
     def _separable(self, rng: Array) -> dict[str, dict[str, Array]]:
         keys = jax.random.split(rng)
-        spatial = nn.initializers.lecun_uniform()(keys[0], (self.kernel_size, self.kernel_size, 1, self.n_channels))
+        spatial = nn.initializers.lecun_uniform()(
+            keys[0], (self.kernel_size, self.kernel_size, 1, self.n_channels)
+        )
         mixing = nn.initializers.lecun_uniform()(keys[1], (self.n_channels, self.n_pairs))
         return {"spatial": {"kernel": spatial}, "mixing": {"kernel": mixing, "bias": jnp.zeros(self.n_pairs)}}
 
@@ -58,7 +60,9 @@ class QuadratureBank(nn.Module):
         dtype = full if self.dtype == "float32" else jnp.dtype(self.dtype)
         x, kernels = x.astype(dtype), jax.tree.map(lambda leaf: leaf.astype(dtype), self.kernels)
         if self.kind == "dense":
-            even, odd = dense_quadrature(x, kernels["even"]["kernel"], kernels["odd"]["kernel"], stride=stride)
+            even, odd = dense_quadrature(
+                x, kernels["even"]["kernel"], kernels["odd"]["kernel"], stride=stride
+            )
         else:
             even, odd = (
                 separable_quadrature(
@@ -97,19 +101,21 @@ class GazeEncoder(nn.Module):
         # The reference starts all frequencies equal, so they stay equal; octaves apart they can specialise.
         frequencies = np.log((0.5 ** np.arange(k)) if self.scaled else np.full(k, 1 / 64))
         threshold, sharpness = (20.0, 0.2) if self.scaled else (200.0, 0.05)
-        positions = tuple(
-            gaze_ops.position_features(
-                gaze[..., axis],
-                self.param(f"log_frequency_{name}", lambda _: jnp.asarray(frequencies, jnp.float32)),
-                self.param(f"phase_{name}", nn.initializers.zeros, (k,)),
-            )
-            for axis, name in enumerate("xy")
-        )
+
+        def features_of(position: Array, axis: str) -> Array:
+            start = jnp.asarray(frequencies, jnp.float32)
+            frequency = self.param(f"log_frequency_{axis}", lambda _: start)
+            phase = self.param(f"phase_{axis}", nn.initializers.zeros, (k,))
+            return gaze_ops.position_features(position, frequency, phase)
+
+        positions = (features_of(gaze[..., 0], "x"), features_of(gaze[..., 1], "y"))
         gate = (
             self.param("log_threshold", nn.initializers.constant(np.log(threshold)), ()),
             self.param("sharpness", nn.initializers.constant(sharpness), ()),
         )
-        features, memory = gaze_ops.gaze_features(gaze, memory, positions, gate, dt=self.dt, scaled=self.scaled)
+        features, memory = gaze_ops.gaze_features(
+            gaze, memory, positions, gate, dt=self.dt, scaled=self.scaled
+        )
         hidden = nn.gelu(nn.Dense(self.width, name="hidden")(features), approximate=False)
         return nn.gelu(nn.Dense(self.width, name="code")(hidden), approximate=False), memory
 

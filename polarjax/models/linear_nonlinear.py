@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from polarjax.models.polar_v1 import UNIT_SOFTPLUS, softplus_log_rate
+from polarjax.models.readout import UNIT_SOFTPLUS, softplus_log_rate
 from polarjax.ops.laplacian_pyramid import downsample
 
 
@@ -39,7 +39,8 @@ class LinearNonlinear(nn.Module):
         side = [-(-size // 2) for size in self.frame_shape[:2]]
         n_inputs = side[0] * side[1] * self.frame_shape[2]
         self.spatial = self.param(
-            "spatial", lambda rng: {"kernel": nn.initializers.normal(1e-3)(rng, (*units, self.rank, n_inputs))}
+            "spatial",
+            lambda rng: {"kernel": nn.initializers.normal(1e-3)(rng, (*units, self.rank, n_inputs))},
         )
         spread = nn.initializers.normal(1 / np.sqrt(self.n_lags))
         self.temporal = self.param(
@@ -73,13 +74,17 @@ class LinearNonlinear(nn.Module):
         """Predicts every frame of a movie from the memory of what came before; see `PolarV1`."""
         batch, n_frames = stimulus.shape[:2]
         n_sessions, n_units = len(self.n_units), max(self.n_units)
-        memory = self.initial_memory(batch, stimulus.shape[2:4]) if memory is None else memory
+        memory = (
+            self.initial_memory(batch, (stimulus.shape[2], stimulus.shape[3])) if memory is None else memory
+        )
         small = downsample(stimulus, normalized=True).reshape(batch // n_sessions, n_sessions, n_frames, -1)
         drive = jnp.einsum("bstp,snrp->bstnr", small, self.spatial["kernel"], precision="highest")
         drive = jnp.concatenate([memory, drive.reshape(batch, n_frames, n_units, self.rank)], axis=1)
         lagged = jnp.stack([drive[:, lag : lag + n_frames] for lag in range(self.n_lags)], axis=-1)
         grouped = lagged.reshape(batch // n_sessions, n_sessions, *lagged.shape[1:])
         summed = jnp.einsum("bstnrk,snrk->bstn", grouped, self.temporal["kernel"], precision="highest")
-        drive_in_time = jnp.moveaxis(summed + self.bias[None, :, None], 2, 0).reshape(n_frames, batch, n_units)
+        drive_in_time = jnp.moveaxis(summed + self.bias[None, :, None], 2, 0).reshape(
+            n_frames, batch, n_units
+        )
         log_rate = jnp.moveaxis(softplus_log_rate(drive_in_time, self.initial_rate), 0, 1)
         return drive[:, n_frames:], log_rate, {}

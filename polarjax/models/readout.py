@@ -9,6 +9,9 @@ from jaxtyping import Array, Float
 
 from polarjax.ops.gaussian_pooling import correlated_gaussian, level_positions, normalized_gaussian
 
+LOG_RATE_FLOOR = 1e-6
+UNIT_SOFTPLUS = float(np.log(np.expm1(1.0)))
+
 
 def level_shapes(frame_shape: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
     """Returns (h, w) of the maps of levels that keep every stride-th pixel of a frame."""
@@ -55,17 +58,18 @@ class GaussianReadout(nn.Module):
         )
         self.tilt = self.param("angle" if shared else "correlation", nn.initializers.zeros, place)
         spread = 0.1 / np.sqrt(n_levels * self.n_features)
-        self.kernel = self.param("kernel", nn.initializers.normal(spread), (*units, n_levels, self.n_features))
+        self.kernel = self.param(
+            "kernel", nn.initializers.normal(spread), (*units, n_levels, self.n_features)
+        )
         self.bias = self.param("bias", lambda _: jnp.asarray(self.initial_bias, jnp.float32))
 
     def windows(self, frame_shape: tuple[int, int]) -> list[Float[Array, "S N h w"]]:
         """Returns the pooling window of every unit at every level of frames of H x W pixels."""
         shapes = level_shapes(frame_shape, self.level_strides)
         if self.kind == "per_level":
-            parameters = (self.mean, self.log_width, self.tilt)
             return [
-                correlated_gaussian(*(leaf[:, :, level] for leaf in parameters), shape)
-                for level, shape in enumerate(shapes)
+                correlated_gaussian(self.mean[:, :, i], self.log_width[:, :, i], self.tilt[:, :, i], shape)
+                for i, shape in enumerate(shapes)
             ]
         windows = []
         for shape, stride in zip(shapes, self.level_strides, strict=True):
@@ -81,3 +85,18 @@ class GaussianReadout(nn.Module):
         grouped = pooled.reshape(frames, batch // n_sessions, n_sessions, *pooled.shape[2:])
         mixed = jnp.einsum("kbsnld,snld->kbsn", grouped, self.kernel, precision="highest")
         return (mixed + self.bias[None, None]).reshape(frames, batch, n_units)
+
+
+def softplus_log_rate(drive: Float[Array, "T B N"], mean_rate: tuple) -> Float[Array, "T B N"]:
+    """Returns the log of r = rbar softplus(drive), so that the drive of every unit is in units of its mean rate.
+
+    A softplus of counts per bin would be an exponential at the 0.1 spikes/bin of real units.
+
+    Args:
+      mean_rate: rbar, S x N spikes/bin; () is 1. Example i of B has session i % S.
+    """
+    rate = nn.softplus(drive)
+    if mean_rate:
+        scale = jnp.asarray(mean_rate, drive.dtype)
+        rate = rate * jnp.tile(scale, (drive.shape[1] // scale.shape[0], 1))[None]
+    return jnp.log(rate + LOG_RATE_FLOOR)

@@ -84,7 +84,9 @@ def pool(features: Float[Array, "K S H W B M"], window: Float[Array, "S N H W"])
     Mixing channels after pooling is the same algebra as mixing before, and far cheaper for many units.
     """
     frames, sessions, height, width, *rest = features.shape
-    flat = jnp.broadcast_to(window.reshape(1, *window.shape[:2], -1), (frames, *window.shape[:2], height * width))
+    flat = jnp.broadcast_to(
+        window.reshape(1, *window.shape[:2], -1), (frames, *window.shape[:2], height * width)
+    )
     pixels = features.reshape(frames, sessions, height * width, -1)
     pooled = jnp.einsum("ksnp,kspd->ksnd", flat, pixels, precision=jax.lax.Precision.HIGHEST)
     return pooled.reshape(*pooled.shape[:3], *rest)

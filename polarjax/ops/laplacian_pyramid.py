@@ -41,7 +41,7 @@ def check_n_levels(height: int, width: int, n_levels: int) -> None:
 def downsampling_matrix(n: int, normalized: bool) -> np.ndarray:
     """Returns [ceil(n/2), n]: reflect by 2 (edge not repeated), correlate with the taps, keep samples 0, 2, 4 .."""
     padded = np.pad(np.eye(n), ((2, 2), (0, 0)), mode="reflect")
-    blurred = sum(tap * padded[k : k + n] for k, tap in enumerate(TAPS))
+    blurred = np.sum([tap * padded[k : k + n] for k, tap in enumerate(TAPS)], axis=0)
     return blurred[::2] / (np.sqrt(2.0) if normalized else 1.0)
 
 
@@ -51,13 +51,13 @@ def upsampling_matrix(n_from: int, n_to: int, normalized: bool) -> np.ndarray:
     extended = np.pad(np.eye(n_from), ((1, 1), (0, 0)), mode="reflect")
     spread = np.zeros((2 * n_from + 5, n_from))
     spread[: 2 * n_from + 4 : 2] = extended
-    blurred = sum(tap * spread[k : k + n_to] for k, tap in enumerate(TAPS))
+    blurred = np.sum([tap * spread[k : k + n_to] for k, tap in enumerate(TAPS)], axis=0)
     return blurred * (np.sqrt(2.0) if normalized else 1.0)
 
 
 def _apply_axes(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-    rows, columns = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
-    return jnp.einsum("yh,...hwc,xw->...yxc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
+    vertical, horizontal = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
+    return jnp.einsum("yh,...hwc,xw->...yxc", vertical, x, horizontal, precision=jax.lax.Precision.HIGHEST)
 
 
 def downsample(x: Float[Array, "*B H W C"], *, normalized: bool) -> Float[Array, "*B h w C"]:
@@ -96,7 +96,7 @@ def laplacian_pyramid(x: Float[Array, "*B H W C"], n_levels: int, *, normalized:
     levels = []
     for _ in range(n_levels - 1):
         coarser = downsample(x, normalized=normalized)
-        levels.append(x - upsample(coarser, x.shape[-3:-1], normalized=normalized))
+        levels.append(x - upsample(coarser, (x.shape[-3], x.shape[-2]), normalized=normalized))
         x = coarser
     return [*levels, x]
 
@@ -105,5 +105,5 @@ def reconstruct(levels: list[Array], *, normalized: bool) -> Float[Array, "*B H 
     """Inverts `laplacian_pyramid` exactly: x_l = L_l + up(x_{l+1}) (Burt & Adelson 1983)."""
     x = levels[-1]
     for level in reversed(levels[:-1]):
-        x = level + upsample(x, level.shape[-3:-1], normalized=normalized)
+        x = level + upsample(x, (level.shape[-3], level.shape[-2]), normalized=normalized)
     return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -30,7 +31,7 @@ def decompose(
     even, odd = even.astype(dtype), odd.astype(dtype)
     power = even * even + odd * odd
     amplitude = jnp.sqrt(jnp.maximum(power, AMPLITUDE_FLOOR**2))
-    scale = 1 / jnp.sqrt(jnp.maximum(power, pose_floor**2))
+    scale = jax.lax.rsqrt(jnp.maximum(power, pose_floor**2))
     return amplitude, even * scale, odd * scale
 
 
@@ -38,5 +39,5 @@ def safe_normalize(
     even: Float[Array, "*S"], odd: Float[Array, "*S"], floor: float = AMPLITUDE_FLOOR
 ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
     """Projects (e, o) onto the unit circle: divides by sqrt(max(e^2 + o^2, floor^2)), finite at 0."""
-    scale = 1 / jnp.sqrt(jnp.maximum(even * even + odd * odd, floor**2))
+    scale = jax.lax.rsqrt(jnp.maximum(even * even + odd * odd, floor**2))
     return even * scale, odd * scale

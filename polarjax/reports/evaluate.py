@@ -30,7 +30,7 @@ def write_report(
     <workdir>/linear_nonlinear is evaluated on the same tier.
 
     Args:
-      step: step of a checkpoint, 'best' or 'latest'; None takes the latest.
+      step: step of a checkpoint, 'best' or 'latest'; None takes the best, by config.train.best_metric.
       tier: 0 train, 1 validation, 2 test.
 
     Returns:
@@ -105,6 +105,7 @@ def _report(
         "format_version": FORMAT_VERSION,
         "run": run.workdir.resolve().name,
         "checkpoint_step": run.step,
+        "checkpoint_chosen_by": run.chosen_by,
         "tier": numbers.TIER_NAMES[tier],
         **numbers.summarize(rows),
         "linear_nonlinear": _linear_nonlinear(run, tier),

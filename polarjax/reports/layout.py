@@ -24,7 +24,7 @@ def report_page(
     """Returns the HTML page of a report, figures inside."""
     sessions = len(report["sessions"])
     where = (
-        f"{report['run']}, checkpoint {report['checkpoint_step']}, {report['tier']} trials of {sessions} "
+        f"{report['run']}, {words.checkpoint(report)}; {report['tier']} trials of {sessions} "
         f"session{'s' * (sessions != 1)}: {report['units']} units, {report['spikes']:,} spikes"
     )
     parts = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from polarjax import metrics
-from polarjax.reports.predictions import SessionPrediction, stack_repeats
+from polarjax.reports.predictions import SessionPrediction, repeats_share_gaze, stack_repeats
 
 TIER_NAMES = ("train", "validation", "test")
 MIN_TRIALS, MIN_BINS = 2, 20
@@ -50,9 +50,10 @@ def _unit_columns(prediction, rate_hz):
     repeats = stack_repeats(prediction)
     if repeats is not None:
         columns["correlation_with_trial_mean"] = metrics.trial_mean_correlation(*repeats)
-        columns["noise_corrected_correlation"] = metrics.noise_corrected_correlation(
-            *repeats, min_trials=MIN_TRIALS, min_bins=MIN_BINS
-        )
+        if repeats_share_gaze(prediction):
+            columns["noise_corrected_correlation"] = metrics.noise_corrected_correlation(
+                *repeats, min_trials=MIN_TRIALS, min_bins=MIN_BINS
+            )
     return columns
 
 

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float, Int, Num
 
 from polarjax.core import Data, PyTree, SessionInfo, System
 
+SAME_GAZE_DEG = 0.05
+
 
 @dataclasses.dataclass(frozen=True)
 class SessionPrediction:
@@ -110,3 +112,15 @@ def stack_repeats(
     spikes[row, column] = prediction.spikes[bins]
     valid[row, column] = prediction.scored[bins]
     return rate, spikes, valid
+
+
+def repeats_share_gaze(prediction: SessionPrediction) -> bool:
+    """Whether the eye was at the same place, to 0.05 degrees, whenever a bin was repeated.
+
+    Only then does the variance over trials of the same image count as noise.
+    """
+    bins = np.flatnonzero((prediction.repeat >= 0) & prediction.scored.any(axis=1))
+    _, column, number = np.unique(prediction.repeat[bins], return_inverse=True, return_counts=True)
+    gaze = prediction.gaze[bins]
+    mean = np.stack([np.bincount(column, weights=axis) for axis in gaze.T], axis=-1) / number[:, None]
+    return bool(np.abs(gaze - mean[column]).max() < SAME_GAZE_DEG)

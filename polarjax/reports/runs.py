@@ -18,6 +18,7 @@ class Run(NamedTuple):
     Attributes:
       workdir: where it lies.
       step: of the checkpoint.
+      chosen_by: metric of the validation tier that is best here, 'latest', or 'step' for one that was asked for.
       config: the resolved config of the run, read only.
       info: sessions, units and geometry that the model was made for.
       params: nested dict of NumPy arrays.
@@ -26,6 +27,7 @@ class Run(NamedTuple):
 
     workdir: pathlib.Path
     step: int
+    chosen_by: str
     config: ml_collections.FrozenConfigDict
     info: DataInfo
     params: PyTree
@@ -36,7 +38,8 @@ def open_run(workdir: str | os.PathLike[str], step: int | str | None = None) -> 
     """Reads a checkpoint; needs neither the data nor the config file, nor the devices it was written on.
 
     Args:
-      step: step of a checkpoint, 'best' or 'latest'; None takes the latest.
+      step: step of a checkpoint, 'best' or 'latest'; None takes the best, by config.train.best_metric, and the latest
+        where none was evaluated.
 
     Raises:
       CheckpointError: no such directory or step, or a damaged checkpoint.
@@ -46,10 +49,14 @@ def open_run(workdir: str | os.PathLike[str], step: int | str | None = None) -> 
         raise CheckpointError(
             f"work directory {folder} does not exist; expected the directory that train.py --workdir was given"
         )
+    step = "best" if step is None else step
     state, meta = checkpoints.restore(folder, step)
+    metric = meta["config"]["train"]["best_metric"]
+    ranked = {"best": metric if metric in meta["metrics"] else "latest", "latest": "latest"}
     return Run(
         folder,
         int(meta["step"]),
+        ranked.get(str(step), "step"),
         ml_collections.FrozenConfigDict(as_tuples(meta["config"])),
         DataInfo.from_dict(meta["info"]),
         state.params,

@@ -20,7 +20,7 @@ def print_table(report: Mapping[str, Any], console: Console | None = None) -> No
       console: where to print; None is the standard output.
     """
     console = console or Console()
-    title = f"{report['tier']} trials, checkpoint {report['checkpoint_step']}, {report['units']} units"
+    title = f"{report['tier']} trials, {report['units']} units; {words.checkpoint(report)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     heads = ("", "bits per spike", "95 % interval", "median", "of oracle")
     for place, head in enumerate(heads):

@@ -18,6 +18,13 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{round(100 * share)} %"
 
 
+def checkpoint(report: Report) -> str:
+    """Which checkpoint the numbers are of, and why this one: 'checkpoint 750, best eval/bits_per_spike'."""
+    chosen_by = report["checkpoint_chosen_by"]
+    why = {"step": "", "latest": ", the latest"}.get(chosen_by, f", best {chosen_by}")
+    return f"checkpoint {report['checkpoint_step']}{why}"
+
+
 def time_constant(report: Report, name: str) -> float | None:
     """The constant whose name ends so, such as 'tau_fix_ms'; None for a model without it."""
     found = [value for key, value in report["constants"].items() if key.split("/")[-1] == name]

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -16,11 +17,23 @@ from polarjax.core import Batch, ConfigError, DataInfo, LossOutput, PyTree, Syst
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.polar_v1 import PolarV1
 
-MODELS = {"polar_v1": PolarV1, "linear_nonlinear": LinearNonlinear}
+FLOOR = "linear_nonlinear"
+MODELS = {"polar_v1": PolarV1, FLOOR: LinearNonlinear}
 LOSS_TERMS = ("poisson",)
 TEMPORAL_PARAMETERS = ("rates", "alphas")
 SMALLEST_RATE = 1e-4
-FROM_DATA = ("n_units", "frame_shape", "dt", "pixels_per_degree", "initial_mean", "initial_rate", "parent", "name")
+FLOOR_RANK, FLOOR_EVALUATIONS = 2, 5
+FLOOR_GROUP = {"learning_rate": 1e-2, "weight_decay": 0.0}
+FROM_DATA = (
+    "n_units",
+    "frame_shape",
+    "dt",
+    "pixels_per_degree",
+    "initial_mean",
+    "initial_rate",
+    "parent",
+    "name",
+)
 
 
 def build(config: Any, info: DataInfo) -> System:
@@ -30,7 +43,7 @@ def build(config: Any, info: DataInfo) -> System:
       ConfigError: a name in config.model or config.loss.weights is unknown, or a value is out of its choices.
     """
     weights = _check_weights(config.loss.weights)
-    module = make_module(config, info)
+    module: Any = make_module(config, info)
     null_rate = _padded(info, [session.mean_count for session in info.sessions])
 
     def init(rng: Array, batch: Batch) -> PyTree:
@@ -48,12 +61,14 @@ def build(config: Any, info: DataInfo) -> System:
     def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
         log_rate = predict(params, state.model_state, batch)
         terms = {"poisson": session_mean_nll(log_rate, batch, len(info.sessions))}
-        total = sum(weights[name] * value for name, value in terms.items())
+        total = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
         return LossOutput(total, {f"loss_{name}": value for name, value in terms.items()}, state.model_state)
 
     def eval_sums(state: Any, batch: Batch) -> PyTree:
         log_rate = predict(state.params, state.model_state, batch)
-        return metrics.poisson_sums(*(by_session(x, len(info.sessions)) for x in (log_rate, batch.spikes, batch.valid)))
+        return metrics.poisson_sums(
+            *(by_session(x, len(info.sessions)) for x in (log_rate, batch.spikes, batch.valid))
+        )
 
     def eval_metrics(sums: PyTree) -> dict[str, float]:
         flat = {name: np.asarray(value).reshape(-1) for name, value in sums.items()}
@@ -97,14 +112,34 @@ def make_module(config: Any, info: DataInfo) -> PolarV1 | LinearNonlinear:
         "initial_rate": _nested(rates),
     }
     kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
-    return MODELS[name](**{key: value for key, value in given.items() if key in fields}, **kwargs)
+    model: Any = MODELS[name]
+    return model(**{key: value for key, value in given.items() if key in fields}, **kwargs)
+
+
+def floor(config: Any) -> ml_collections.ConfigDict | None:
+    """Derives the config of the linear-nonlinear model that sees the same segments; see `systems.floor`.
+
+    Its filters span the burn-in and the scored frame, the least that Polar-V1 has seen. The best of five evaluations
+    on the validation tier is kept, so that a floor that overfits is not taken for a low one.
+    """
+    steps = config.train.floor_steps
+    if steps == 0 or config.model.name == FLOOR:
+        return None
+    fields = config.to_dict()
+    kwargs = {"n_lags": config.data.burn_in + 1, "rank": FLOOR_RANK}
+    fields["model"] = {"name": FLOOR, "kwargs": kwargs}
+    fields["optim"] |= {"groups": {"readout": FLOOR_GROUP}, "warmup_steps": steps // 20, "schedule": "cosine"}
+    every = max(steps // FLOOR_EVALUATIONS, 1)
+    fields["train"] |= dict.fromkeys(("log_every", "eval_every", "save_every"), every)
+    fields["train"] |= {"num_steps": steps, "floor_steps": 0, "keep_latest": 1, "keep_best": 1}
+    return ml_collections.ConfigDict(fields)
 
 
 def param_group(model_name: str) -> Callable[[tuple[str, ...]], str]:
     """Returns the rule path -> optimizer group: core, temporal (rates and alphas) or readout."""
 
     def group(path: tuple[str, ...]) -> str:
-        if model_name == "linear_nonlinear" or path[0] == "readout":
+        if model_name == FLOOR or path[0] == "readout":
             return "readout"
         return "temporal" if path[0] in TEMPORAL_PARAMETERS else "core"
 
@@ -120,7 +155,7 @@ def session_mean_nll(log_rate: Float[Array, "B n N"], batch: Batch, n_sessions: 
     """Averages the masked Poisson loss over sessions, so that many units do not outweigh few."""
     grouped = [by_session(x, n_sessions) for x in (log_rate, batch.spikes, batch.valid)]
     per_session = [losses.poisson_nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
-    return sum(per_session) / n_sessions
+    return jnp.mean(jnp.stack(per_session))
 
 
 def feature_statistics(pooled: Float[Array, "B T N L D"], n_predicted: int) -> dict[str, Array]:
@@ -149,7 +184,7 @@ def select_session(variables: PyTree, info: DataInfo, index: int, model_name: st
     """Cuts the readouts of all sessions [S, N, ..] down to those of one session's own units [1, n, ..]."""
     group, n_units = param_group(model_name), len(info.sessions[index].unit_ids)
 
-    def cut(path: tuple, leaf: Array) -> Array:
+    def cut(path: tuple, leaf: Any) -> Any:
         names = tuple(key.key for key in path)
         return leaf[index : index + 1, :n_units] if group(names) == "readout" else leaf
 
@@ -163,13 +198,15 @@ def make_stream(config: Any, info: DataInfo, index: int) -> tuple[Callable, Call
       initial(variables, batch_size) -> memory, and advance(variables, memory, stimulus [B,T,H,W,C], gaze [B,T,2] or
       None) -> (memory, log rates [B,T,n]) for the session's n units. `variables` is what `select_session` returns.
     """
-    module = make_module(config, dataclasses.replace(info, sessions=(info.sessions[index],)))
+    module: Any = make_module(config, dataclasses.replace(info, sessions=(info.sessions[index],)))
 
     def initial(variables: PyTree, batch_size: int) -> PyTree:
         return module.apply(variables, batch_size, tuple(info.frame_shape[:2]), method="initial_memory")
 
     @jax.jit
-    def advance(variables: PyTree, memory: PyTree, stimulus: Array, gaze: Array | None) -> tuple[PyTree, Array]:
+    def advance(
+        variables: PyTree, memory: PyTree, stimulus: Array, gaze: Array | None
+    ) -> tuple[PyTree, Array]:
         memory, log_rate, _ = module.apply(variables, stimulus, gaze, memory, method="advance")
         return memory, log_rate
 

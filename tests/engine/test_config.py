@@ -104,6 +104,11 @@ def test_a_config_is_loaded_with_its_argument_and_overrides_of_every_type(write)
         ("train.num_steps", "None", r"must be like 12, got 'None'"),
         ("train.num_steps", "True", r"must be like 12, got 'True'"),
         ("train.num_steps", "0", r"config\.train\.num_steps must be a whole number in \[1, inf\), got 0"),
+        (
+            "train.floor_steps",
+            "-1",
+            r"config\.train\.floor_steps must be a whole number in \[0, inf\), got -1",
+        ),
         ("optim.b1", "nan", r"must be like 0\.9, got 'nan'"),
         ("optim.b1", "1e999", r"must be like 0\.9, got '1e999'"),
         ("optim.b1", "-0.1", r"config\.optim\.b1 must be a finite number in \[0, 1\), got -0\.1"),

@@ -92,10 +92,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path):
         run(tmp_path)
 
 
-def test_intervals_may_change_between_two_parts_of_a_run(whole):
-    state = run(
-        whole[0], **{"train.log_every": 3, "train.eval_every": 5, "train.save_every": 1, "train.keep_best": 2}
-    )
+def test_intervals_and_the_length_of_the_floor_may_change_between_two_parts_of_a_run(whole):
+    intervals = {"train.log_every": 3, "train.eval_every": 5, "train.save_every": 1}
+    state = run(whole[0], **intervals, **{"train.keep_best": 2, "train.floor_steps": 7})
     assert_same_bits(state, whole[1])
 
 

@@ -40,6 +40,7 @@ def make_config(**overrides):
                 "keep_best": 1,
                 "max_skipped": 3,
                 "best_metric": "eval/bits_per_spike",
+                "floor_steps": 0,
             },
         }
     )

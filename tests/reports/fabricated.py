@@ -57,8 +57,8 @@ def tiny_params(info):
     }
 
 
-def save_checkpoint(folder, config, info, params, steps=(10, 30), model_state=TINY_STATE):
-    """Writes checkpoints of the given steps and the metrics of a run."""
+def save_checkpoint(folder, config, info, params, steps=(10, 30), model_state=TINY_STATE, rise=0.1):
+    """Writes checkpoints of the given steps, `rise` bits per spike better a step, and the metrics of a run."""
     folder.mkdir(parents=True)
     run = folders.describe_run(config, info)
     keep = {"keep_latest": 5, "keep_best": 1, "best_metric": "eval/bits_per_spike"}
@@ -72,7 +72,7 @@ def save_checkpoint(folder, config, info, params, steps=(10, 30), model_state=TI
                 opt_state={},
                 rng=np.zeros(2, np.uint32),
             )
-            metrics = {"eval/bits_per_spike": 0.1 * step}
+            metrics = {"eval/bits_per_spike": rise * step}
             saver.save(state, {**run, "metrics": metrics, "tally": {}}, wait=True)
     lines = [
         {

@@ -47,6 +47,7 @@ def test_the_report_has_the_documented_fields(written):
     folder = run.path / "eval" / "30"
     assert report == json.loads((folder / "report.json").read_text())
     assert report["checkpoint_step"] == 30
+    assert report["checkpoint_chosen_by"] == "eval/bits_per_spike"
     assert report["tier"] == "test"
     assert report["units"] == 70
     bits = report["bits_per_spike"]
@@ -82,11 +83,24 @@ def test_the_table_of_units_holds_one_line_a_unit(written):
     assert rows[0]["session"] == "virtual-a"
 
 
+def test_without_a_step_the_best_of_validation_is_evaluated_and_the_page_says_so(
+    tmp_path, tiny_run, use_tiny_system
+):
+    folder = tmp_path / "run"
+    save_checkpoint(folder, tiny_run.config, tiny_run.data.info, tiny_run.params, rise=-0.1)
+    best, latest = evaluate.write_report(folder), evaluate.write_report(folder, "latest")
+    assert (best["checkpoint_step"], best["checkpoint_chosen_by"]) == (10, "eval/bits_per_spike")
+    assert (latest["checkpoint_step"], latest["checkpoint_chosen_by"]) == (30, "latest")
+    assert "checkpoint 10, best eval/bits_per_spike" in (folder / "eval/10/report.html").read_text()
+    assert "checkpoint 30, the latest" in (folder / "eval/30/report.html").read_text()
+
+
 def test_another_tier_or_step_does_not_overwrite_the_report(written, use_tiny_system):
     run, report = written
     validation = evaluate.write_report(run.path, 10, tier=1)
     assert validation["tier"] == "validation"
     assert validation["checkpoint_step"] == 10
+    assert validation["checkpoint_chosen_by"] == "step"
     assert json.loads((run.path / "eval" / "30" / "report.json").read_text()) == report
     assert (run.path / "eval" / "10" / "validation" / "report.html").exists()
     assert not (run.path / "eval" / "10" / "report.json").exists()

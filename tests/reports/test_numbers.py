@@ -70,6 +70,17 @@ def test_correlation_with_the_trial_mean_needs_repeats():
     assert summary["noise_corrected_correlation"]["median"] > np.median(expected)
 
 
+def test_repeats_under_new_eye_movements_have_no_noise_ceiling():
+    rate = np.tile(np.exp(np.random.default_rng(1).normal(-0.5, 0.5, (60, 2))), (10, 1)).astype(np.float32)
+    moving = np.random.default_rng(3).normal(0, 0.3, (600, 2)).astype(np.float32)
+    repeat = np.tile(np.arange(60, dtype=np.int32), 10)
+    spikes = np.random.default_rng(2).poisson(rate)
+    prediction = made_prediction(rate=rate, spikes=spikes, repeat=repeat, gaze=moving)
+    summary = numbers.summarize(numbers.unit_rows([prediction], 100.0))
+    assert summary["correlation"]["with_trial_mean"] is not None
+    assert summary["noise_corrected_correlation"] is None
+
+
 def test_sessions_are_summarized_apart():
     rows = numbers.unit_rows([made_prediction()], 100.0)
     rows += [row | {"session": "two", "bits_per_spike": 2.0} for row in rows]

@@ -1,0 +1,21 @@
+"""Polar-V1 whose gaze code acts on the dynamics alone, without a self-supervised objective.
+
+The reference has two versions of its model at 240 Hz: with the auxiliary objective, and this one. Their model and
+their constants are the same (10/s and 40/s, alpha 0.74 and 0.95), and the spikes are all that is learned from here.
+So the config is configs/polar.py with what makes it so written down: no value added to that file can undo it.
+
+python train.py --config configs/polar_behavior_only.py:quick
+"""
+
+from ml_collections import ConfigDict
+
+from configs import polar
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns configs/polar.py, held to behaviour in the dynamics and the Poisson loss."""
+    config = polar.get_config(variant)
+    config.model.kwargs.gaze = "scaled"
+    config.model.kwargs.dynamics = "recurrent"
+    config.loss.weights = ConfigDict({"poisson": 1.0})
+    return config
