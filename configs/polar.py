@@ -94,9 +94,9 @@ def make_quick(config: ConfigDict) -> ConfigDict:
     config.optim.groups.readout.learning_rate = 1.5e-2
     config.optim.warmup_steps = 50
 
-    config.train.num_steps = 1000
+    config.train.num_steps = 600
     config.train.log_every = 20
-    config.train.eval_every = 250
-    config.train.save_every = 250
+    config.train.eval_every = 200
+    config.train.save_every = 200
     config.train.floor_steps = 2000
     return config
