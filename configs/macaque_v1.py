@@ -21,9 +21,9 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"unknown variant {variant!r}; allowed are {', '.join(map(repr, VARIANTS))}")
     config = polar.get_config()
     config.data.update(burn_in=0, predicted=1, batch_size=48)
-    config.model.kwargs.update(n_levels=3, n_pairs=8, kernel_size=9, finest_stride=2, base_frequency=0.25)
+    config.model.kwargs.update(n_levels=3, n_pairs=16, kernel_size=9, finest_stride=2, base_frequency=0.25)
     config.model.kwargs.update(
-        gaze="none", dynamics="none", summaries=("last", "even", "odd"), initial_width=0.25
+        gaze="none", dynamics="none", summaries=("last", "even", "odd"), initial_width=0.18
     )
     with config.ignore_type():
         config.optim.groups.core = config.optim.groups.temporal = None

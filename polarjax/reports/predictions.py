@@ -117,8 +117,10 @@ def stack_repeats(
 def repeats_share_gaze(prediction: SessionPrediction) -> bool:
     """Whether the eye was at the same place, to 0.05 degrees, whenever a bin was repeated.
 
-    Only then does the variance over trials of the same image count as noise.
+    Only then does the variance over trials of the same image count as noise. False where nothing was repeated.
     """
+    if prediction.repeat is None:
+        return False
     bins = np.flatnonzero((prediction.repeat >= 0) & prediction.scored.any(axis=1))
     _, column, number = np.unique(prediction.repeat[bins], return_inverse=True, return_counts=True)
     gaze = prediction.gaze[bins]
