@@ -32,7 +32,12 @@ TRAIN, VALIDATION, TEST = range(3)
 
 
 def tiers_by_movie(
-    movie: Int[np.ndarray, " I"], folds: int, fold: int, test_movies: Sequence[int] = ()
+    movie: Int[np.ndarray, " I"],
+    folds: int,
+    fold: int,
+    test_movies: Sequence[int] = (),
+    *,
+    validation: bool = True,
 ) -> Int[np.ndarray, " I"]:
     """Returns the tier of each image; all frames of a movie lie in one tier.
 
@@ -45,6 +50,7 @@ def tiers_by_movie(
       folds: into how many the movies are dealt.
       fold: which is tested, 0..folds - 1.
       test_movies: numbers of the movies to test instead.
+      validation: whether there is a validation tier; without it those movies are trained too.
 
     Raises:
       ConfigError: a fold or movie that does not exist, or nothing left to train on.
@@ -69,6 +75,7 @@ def tiers_by_movie(
         raise ConfigError(
             f"test movies {tested} and validation movies {watched} leave none of {movies} to train on"
         )
+    watched = watched if validation else []
     tier = np.where(np.isin(movie, tested), TEST, np.where(np.isin(movie, watched), VALIDATION, TRAIN))
     return tier.astype(np.int64)
 
@@ -117,6 +124,7 @@ def image_counts(
     folds: int = 5,
     fold: int = 0,
     test_movies: Sequence[int] = (),
+    validation: bool = True,
     pixels_per_degree: float = PIXELS_PER_DEGREE,
 ) -> list[Path]:
     """Writes sessions out/<recording> from images and repeated counts, 120 Hz, split by movie.
@@ -128,6 +136,7 @@ def image_counts(
       folds: see `tiers_by_movie`.
       fold: see `tiers_by_movie`.
       test_movies: see `tiers_by_movie`.
+      validation: see `tiers_by_movie`.
       pixels_per_degree: of the images. The gaze rests, so it only scales the positions of units in reports.
 
     Returns:
@@ -145,7 +154,7 @@ def image_counts(
     names = [str(name) for name in content["recordings"]]
     if recording != "all" and recording not in names:
         raise ConfigError(f"--recording {recording!r} is not in {file}{closest(recording, [*names, 'all'])}")
-    tier = tiers_by_movie(content["movie"].astype(np.int64), folds, fold, test_movies)
+    tier = tiers_by_movie(content["movie"].astype(np.int64), folds, fold, test_movies, validation=validation)
     folders = []
     for name in names if recording == "all" else [recording]:
         counts = _counts(file, content, name)
@@ -221,6 +230,11 @@ def _parser() -> argparse.ArgumentParser:
         "--test-movies", default="", help="numbers of the test movies, separated by commas, instead of a fold"
     )
     command.add_argument(
+        "--no-validation",
+        action="store_true",
+        help="train on the movies of the validation tier too, once every setting is chosen",
+    )
+    command.add_argument(
         "--pixels-per-degree", type=float, default=PIXELS_PER_DEGREE, help="of the images (default 16)"
     )
     return parser
@@ -236,9 +250,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"--test-movies is {flags.test_movies!r}; expected numbers separated by commas"
             ) from error
-        options = {"folds": flags.folds, "fold": flags.fold, "test_movies": test_movies}
-        scale = {"pixels_per_degree": flags.pixels_per_degree}
-        folders = image_counts(flags.file, flags.recording, flags.out, **options, **scale)
+        folders = image_counts(
+            flags.file,
+            flags.recording,
+            flags.out,
+            folds=flags.folds,
+            fold=flags.fold,
+            test_movies=test_movies,
+            validation=not flags.no_validation,
+            pixels_per_degree=flags.pixels_per_degree,
+        )
     except PolarjaxError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

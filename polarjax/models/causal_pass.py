@@ -78,7 +78,7 @@ class Weights(NamedTuple):
 
     Attributes:
       resting_amplitude: abar; of no use where amplitudes do not move.
-      alphas: decay of the fast and the slow average a frame.
+      alphas: decay of the averages among the summaries, a frame.
       windows: pooling windows [S, N, h, w] of every level.
     """
 
@@ -257,9 +257,12 @@ def _average_amplitude(
     before = jnp.concatenate([jnp.where(fresh, last[0], newest)[None], last[:-1]])
     parts = {"last": last, "derivative": last - before}
     corrected = age if options.bias_correction else None
-    parts["fast"], fast = running_average(last, fast, alphas["alpha_fast"], corrected)
-    parts["slow"], slow = running_average(last, slow, alphas["alpha_slow"], corrected)
-    return (fast, slow, last[-1]), parts
+    carried = []
+    for name, average in (("fast", fast), ("slow", slow)):
+        if name in options.summaries:
+            parts[name], average = running_average(last, average, alphas[f"alpha_{name}"], corrected)
+        carried.append(average)
+    return (*carried, last[-1]), parts
 
 
 def pool_maps(maps: Float[Array, "K S h w b M"], window: Array, dtype: str) -> Float[Array, "K B N M"]:

@@ -166,9 +166,11 @@ class PolarV1(nn.Module):
         return tuple(2**level * (self.finest_stride if level == 0 else 1) for level in range(self.n_levels))
 
     def time_constants(self, params: Mapping[str, Any]) -> dict[str, Array]:
-        """Returns lambda_fix and lambda_sac in 1/s and alpha_fast and alpha_slow a frame, from the parameters."""
+        """Returns those of lambda_fix, lambda_sac (1/s), alpha_fast, alpha_slow (a frame) that the rates depend on."""
         constants = {
-            f"alpha_{name}": nn.sigmoid(params["alphas"][f"{name}_logit"]) for name in ("fast", "slow")
+            f"alpha_{name}": nn.sigmoid(params["alphas"][f"{name}_logit"])
+            for name in ("fast", "slow")
+            if name in self.summaries
         }
         if "rates" in params:
             starts = {"fix": ("log_fixation", self.fixation_rate), "sac": ("log_saccade", self.saccade_rate)}

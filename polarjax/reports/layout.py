@@ -63,7 +63,7 @@ def _tiles(report):
 
 def _comparison(report):
     heads = ("", "bits per spike", "95 % interval", "median", "of the oracle")
-    constants = {name.split("/")[-1]: f"{value:.4g}" for name, value in report["constants"].items()}
+    constants = words.constants(report)
     explained = {
         "linear_nonlinear": "The linear-nonlinear model is trained on the same data.",
         "oracle_bits_per_spike": "The oracle knows the rates that generated the counts.",
@@ -72,7 +72,7 @@ def _comparison(report):
         "Model against its floor and its ceiling",
         " ".join(text for name, text in explained.items() if report[name] is not None),
         page.table(heads, words.comparison(report)),
-        page.table(("", *constants), [("learned", *constants.values())]) if constants else "",
+        page.table(("learned constant", "value", "memory"), constants) if constants else "",
     )
 
 

@@ -33,6 +33,5 @@ def print_table(report: Mapping[str, Any], console: Console | None = None) -> No
         console.print(
             f"{len(left_out)} of {report['units']} units left out of the means: no spikes or no valid bins"
         )
-    constants = [f"{name.split('/')[-1]} {value:.4g}" for name, value in report["constants"].items()]
-    if constants:
-        console.print("learned constants: " + ", ".join(constants), highlight=False)
+    for name, value, memory in words.constants(report):
+        console.print(f"{name}: {value}, a memory of {memory}", highlight=False)

@@ -74,6 +74,22 @@ def comparison(report: Report) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
+def constants(report: Report) -> list[tuple[str, str, str]]:
+    """Rows (constant, value with unit, memory in ms) of the constants that the model has."""
+    found = {key.split("/")[-1]: value for key, value in report["constants"].items()}
+    kinds = {
+        "lambda_fix": ("relaxation in fixation", "/s"),
+        "lambda_sac": ("relaxation in saccades", "/s"),
+        "alpha_fast": ("fast average, decay", " a frame"),
+        "alpha_slow": ("slow average, decay", " a frame"),
+    }
+    return [
+        (words, f"{found[name]:.3g}{unit}", f"{found['tau_' + name.split('_')[1] + '_ms']:.0f} ms")
+        for name, (words, unit) in kinds.items()
+        if name in found
+    ]
+
+
 def interval(bounds: Any) -> str:
     """'0.41 to 0.52'; a dash where there is none."""
     return "–" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"

@@ -79,6 +79,28 @@ def test_test_movies_may_be_named(archive, tmp_path):
     assert tier[::2].tolist() == [1, 2, 1, 0, 0, 2]
 
 
+def test_without_a_validation_tier_its_movies_are_trained(archive, tmp_path):
+    (folder,) = image_counts(archive, "ay3_u002", tmp_path / "out", test_movies=[3], validation=False)
+    session = open_session(folder)
+    assert set(np.unique(session.tier)) == {0, 2}
+    assert set(session.repeat[(session.tier == 2) & (session.repeat >= 0)]) == {6, 7}
+    assert (
+        main(
+            [
+                "image_counts",
+                str(archive),
+                "--recording",
+                "ay3_u002",
+                "--out",
+                str(tmp_path / "b"),
+                "--no-validation",
+            ]
+        )
+        == 0
+    )
+    assert 1 not in open_session(tmp_path / "b" / "ay3_u002").tier
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -24,9 +24,9 @@ def tiny_system(config, info):
         return bias[:, None, :] + params["gain"] * contrast + model_state["statistics"]["offset"]
 
     def constants(params):
-        return {
-            "temporal/tau_fix_ms": float(params["tau"][0]),
-            "temporal/tau_sac_ms": float(params["tau"][1]),
+        memories = dict(zip(("fix", "sac"), map(float, params["tau"]), strict=True))
+        return {f"temporal/tau_{name}_ms": tau for name, tau in memories.items()} | {
+            f"temporal/lambda_{name}": 1e3 / tau for name, tau in memories.items()
         }
 
     unused = (None,) * 4

@@ -154,7 +154,7 @@ def test_the_printed_table_names_model_floor_and_ceiling(written):
     for name in ("model", "linear-nonlinear", "oracle"):
         assert name in text
     assert f"{report['bits_per_spike']['mean']:.3f}" in text
-    assert "tau_fix_ms 104.2" in text
+    assert "relaxation in fixation: 9.6/s, a memory of 104 ms" in text
 
 
 def test_a_work_directory_that_is_missing_or_empty_is_named(tmp_path):

@@ -1,0 +1,55 @@
+"""The benchmark on images and counts: folds that do not leak, and a ridge that finds what there is."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import macaque
+from polarjax.data.convert import MISSING
+
+MOVIES, IMAGES, SIDE = 3, 24, 24
+
+
+@pytest.fixture
+def archive(tmp_path):
+    random = np.random.default_rng(0)
+    contrast = random.uniform(5, 60, IMAGES)
+    phase = random.uniform(0, 2 * np.pi, IMAGES)
+    grating = np.cos(2 * np.pi * 0.25 * np.arange(SIDE) + phase[:, None]) * contrast[:, None]
+    images = (127 + np.broadcast_to(grating[:, None], (IMAGES, SIDE, SIDE))).round().astype(np.uint8)
+    counts = random.poisson(contrast[:, None, None] / 5, (IMAGES, 4, 2)).astype(np.uint8)
+    counts[::5, -1] = MISSING
+    movie = np.repeat(np.arange(MOVIES, dtype=np.uint8), IMAGES // MOVIES)
+    file = tmp_path / "gratings.npz"
+    np.savez(file, images=images, movie=movie, recordings=np.array(["gratings"]), counts_gratings=counts)
+    return file
+
+
+def test_every_image_is_predicted_by_a_model_that_did_not_see_its_movie(archive, tmp_path, capsys):
+    file = tmp_path / "numbers.json"
+    macaque.main(
+        [
+            *("--file", str(archive), "--recording", "gratings", "--workdir", str(tmp_path / "runs")),
+            *("--json", str(file), f"--config.data.virtual.cache={tmp_path / 'cache'}"),
+            *(
+                "--config.data.batch_size=8",
+                "--config.model.kwargs.n_levels=2",
+                "--config.model.kwargs.n_pairs=2",
+            ),
+            *("--config.train.num_steps=30", "--config.train.save_every=30"),
+        ]
+    )
+    numbers = json.loads(file.read_text())
+    assert (numbers["units"], numbers["images"]) == (2, IMAGES)
+    assert numbers["ridge"] > 0.7
+    assert np.isfinite(numbers["polar_v1"])
+    for left_out in range(MOVIES):
+        (session,) = (tmp_path / "runs" / f"sessions-{left_out}").iterdir()
+        assert f"test movies [{left_out}]" in (session / "session.json").read_text()
+    assert "ridge_within_movies" in capsys.readouterr().out
+
+
+def test_a_missing_flag_is_named(archive):
+    with pytest.raises(macaque.ConfigError, match="--recording is missing: name of the recording"):
+        macaque.main(["--file", str(archive)])
