@@ -25,6 +25,7 @@ section img { display: block; max-width: 100%; height: auto; margin: 6px auto 0;
 .tiles b { display: block; font-size: 25px; line-height: 1.2; font-weight: 650; }
 .tiles span { color: #66727f; font-size: 13.5px; }
 .scroll { overflow-x: auto; }
+.scroll + .scroll { margin-top: 22px; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 7px 10px; border-bottom: 1px solid #edf0f3; white-space: nowrap; }
 th { color: #66727f; font-weight: 500; }
