@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.ops import gaze as gaze_ops
+from polarjax.ops.convolution import correlate
 from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, separable_quadrature
 
 MAX_PHASE_OFFSET = 0.1
@@ -75,6 +76,16 @@ class QuadratureBank(nn.Module):
                 for name in ("even", "odd")
             )
         return even.astype(full), odd.astype(full)
+
+    def separate(self, x: Float[Array, "S H W *B C"], stride: int = 1) -> list[Array]:
+        """Returns the even and the odd responses [S, h, w, .., C] of a separable bank before channels are mixed."""
+        kernels = [self.kernels[name]["spatial"]["kernel"] for name in ("even", "odd")]
+        return [correlate(x, kernel, stride=stride, groups=self.n_channels) for kernel in kernels]
+
+    def mixing(self) -> list[Float[Array, "c M"]]:
+        """Returns what mixes channels into even and into odd maps, the bias as last row."""
+        mixing = [self.kernels[name]["mixing"] for name in ("even", "odd")]
+        return [jnp.concatenate([part["kernel"], part["bias"][None]]) for part in mixing]
 
 
 class GazeEncoder(nn.Module):

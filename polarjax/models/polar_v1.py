@@ -24,11 +24,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.core import ConfigError
-from polarjax.models import causal_pass
+from polarjax.models import causal_pass, window_pass
 from polarjax.models.causal_pass import Memory
+from polarjax.models.constants import time_constants
 from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank
 from polarjax.models.options import check_options
-from polarjax.models.readout import UNIT_SOFTPLUS, GaussianReadout, level_shapes, softplus_log_rate
+from polarjax.models.readout import UNIT_SOFTPLUS, GaussianReadout, level_shapes, nested, softplus_log_rate
 from polarjax.ops import dynamics, summaries
 from polarjax.ops import gaze as gaze_ops
 from polarjax.ops.laplacian_pyramid import laplacian_pyramid
@@ -49,18 +50,16 @@ class PolarV1(nn.Module):
       initial_mean: S x N x 2 receptive field centres, degrees; () is the centre of the frame.
       initial_rate: S x N mean counts per bin; () is 1 (log rate 0).
       initial_width: standard deviation of the readout's Gaussians, degrees; None is a quarter of the frame.
-      n_levels, n_pairs: L, M.
-      kernel_size: k of the filters, odd.
+      n_levels, n_pairs, kernel_size: L, M and k, odd, of the filters.
       finest_stride: samples of the finest level are taken every 1 or 2 pixels.
       gaze: 'scaled' or 'raw' features (see `GazeEncoder`); 'none' for a model without gaze.
       retinal_slip: add the image motion that the gaze causes, -pixels_per_degree dg/dt, to the learned velocity.
       max_velocity: of the learned part, pixels/s.
       dynamics: 'recurrent' memory; 'framewise', the reference's update of each frame alone; 'none'.
-      recurrence: 'scan', or 'associative' (same values, parallel in time within a chunk).
+      recurrence: 'scan', or 'associative' (the same, parallel in time within a chunk).
       frames_per_chunk: frames filtered and pooled at once; activations of one chunk are kept, the rest recomputed.
       start: amplitude memory before the first frame: 'rest' (abar) or 'drive' (the first frame's amplitude).
-      fixation_rate, saccade_rate: initial lambda_fix, lambda_sac, 1/s.
-      alpha_fast, alpha_slow: initial decay of the running averages a frame.
+      fixation_rate, saccade_rate, alpha_fast, alpha_slow: initial lambdas, 1/s, and decays of the averages a frame.
       summaries: which, in channel order.
       standardize: features relative to the mean and deviation they had on the first training batch.
       link: 'exp' (the readout is the log rate) or 'softplus' of the readout, in units of the unit's mean rate.
@@ -143,15 +142,15 @@ class PolarV1(nn.Module):
         rate = np.asarray(self.initial_rate or np.ones((n_sessions, n_units)), np.float64)
         bias = np.log(rate) if self.link == "exp" else np.full_like(rate, UNIT_SOFTPLUS)
         mean = self.initial_mean or np.zeros((n_sessions, n_units, 2))
-        quarter_frame = min(self.frame_shape[:2]) / self.pixels_per_degree / 4
+        width = self.initial_width or min(self.frame_shape[:2]) / self.pixels_per_degree / 4
         return GaussianReadout(
             self.readout,
             len(self.summaries) * self.n_pairs,
             self.level_strides,
             self.pixels_per_degree,
-            _nested_tuple(mean),
-            self.initial_width or quarter_frame,
-            _nested_tuple(bias),
+            nested(mean),
+            width,
+            nested(bias),
             name="readout",
         )
 
@@ -163,20 +162,11 @@ class PolarV1(nn.Module):
     @property
     def level_strides(self) -> tuple[int, ...]:
         """Pixels of the frame between samples of every level."""
-        return tuple(2**level * (self.finest_stride if level == 0 else 1) for level in range(self.n_levels))
+        return (self.finest_stride, *(2**level for level in range(1, self.n_levels)))
 
     def time_constants(self, params: Mapping[str, Any]) -> dict[str, Array]:
-        """Returns those of lambda_fix, lambda_sac (1/s), alpha_fast, alpha_slow (a frame) that the rates depend on."""
-        constants = {
-            f"alpha_{name}": nn.sigmoid(params["alphas"][f"{name}_logit"])
-            for name in ("fast", "slow")
-            if name in self.summaries
-        }
-        if "rates" in params:
-            starts = {"fix": ("log_fixation", self.fixation_rate), "sac": ("log_saccade", self.saccade_rate)}
-            for name, (raw, start) in starts.items():
-                constants[f"lambda_{name}"] = start * nn.softplus(params["rates"][raw]) / np.log(2.0)
-        return constants
+        """Returns the constants in natural units; see `constants.time_constants`."""
+        return time_constants(self, params)
 
     def _constants(self) -> dict[str, Array]:
         rates = {} if self.dynamics == "none" else {"rates": self.rates}
@@ -192,10 +182,27 @@ class PolarV1(nn.Module):
           gaze: degrees, x right and y up; None only where `gaze` is 'none'.
 
         Returns:
-          Log rates, log spikes/bin, and the intermediates of `advance` at all frames.
+          Log rates, log spikes/bin, and the intermediates of `advance` at the last frame.
         """
+        if window_pass.computes(self):
+            return self._predict_windows(stimulus, gaze)
         _, log_rate, intermediates = self.advance(stimulus, gaze, None)
-        return log_rate[:, -1], intermediates
+        return log_rate[:, -1], intermediates | {"pooled": intermediates["pooled"][:, -1:]}
+
+    def _predict_windows(self, stimulus: Array, gaze: Array | None) -> tuple[Array, dict[str, Any]]:
+        """Computes `__call__` of a model whose maps have no memory."""
+        dtype = jnp.promote_types(stimulus.dtype, self.units.kernel.dtype)
+        batch, n_frames, height, width = stimulus.shape[:4]
+        memory = self.initial_memory(batch, (height, width))
+        motion, behavior, _ = self._behave(gaze, memory, (batch, n_frames), dtype)
+        levels = laplacian_pyramid(stimulus.astype(dtype), self.n_levels, normalized=self.pyramid_normalized)
+        frames = zip(
+            [image.reshape(-1, *image.shape[2:]) for image in levels], self.bank_strides, strict=True
+        )
+        maps = [self.bank.separate(image, stride) for image, stride in frames]
+        options, weights = self._pass_options(), self._weights((height, width))
+        pooled = window_pass.pool_windows(options, weights, self.bank.mixing(), maps, motion)
+        return self._rate(pooled[None])[0], {"behavior": behavior, "pooled": pooled[:, None]}
 
     def initial_memory(self, batch: int, frame_shape: tuple[int, int]) -> Memory:
         """Returns the memory before the first frame of movies of H x W pixels."""
@@ -278,8 +285,7 @@ class PolarV1(nn.Module):
         behavior = self.behavior_heads(code)
         if self.retinal_slip:
             velocity = gaze_ops.kinematics(gaze, start, dt=self.dt).velocity
-            # y of the gaze points up, rows of the frame go down; the image moves against the eye
-            slip = velocity * jnp.asarray([-1.0, 1.0], dtype)[None, None] * self.pixels_per_degree
+            slip = gaze_ops.retinal_slip(velocity, self.pixels_per_degree)
             behavior = behavior._replace(velocity=behavior.velocity + slip)
         return behavior, gaze_memory
 
@@ -289,8 +295,3 @@ class PolarV1(nn.Module):
             pooled = (pooled - mean[None, None, None]) / scale[None, None, None]
         drive = self.units.mix(pooled)
         return drive if self.link == "exp" else softplus_log_rate(drive, self.initial_rate)
-
-
-def _nested_tuple(values: Any) -> Any:
-    """Turns nested sequences into tuples, so that a module with them as attributes can be hashed."""
-    return tuple(_nested_tuple(value) for value in values) if np.ndim(values) else float(values)

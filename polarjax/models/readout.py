@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,11 @@ from polarjax.ops.gaussian_pooling import correlated_gaussian, level_positions, 
 
 LOG_RATE_FLOOR = 1e-6
 UNIT_SOFTPLUS = float(np.log(np.expm1(1.0)))
+
+
+def nested(values: Any) -> Any:
+    """Turns nested sequences into tuples, so that a module with them as attributes can be hashed."""
+    return tuple(nested(value) for value in values) if np.ndim(values) else float(values)
 
 
 def level_shapes(frame_shape: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -15,6 +15,11 @@ def prefers_products() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def prefers_blocks() -> bool:
+    """Whether work should go block by block, so that what it needs stays in the cache; accelerators want it whole."""
+    return jax.default_backend() == "cpu"
+
+
 def stage(values: Any) -> Any:
     """Marks values that are worth computing once.
 

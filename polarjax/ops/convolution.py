@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.ops.backend import prefers_products
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+FEW_OUTPUTS, FEW_OUTPUTS_TILE, MANY_OUTPUTS_TILE = 8, 4, 2
 
 
 def correlate(
@@ -48,18 +52,47 @@ def correlate_by_convolution(
 def correlate_by_product(
     x: Float[Array, "S H W *B C"], kernel: Float[Array, "k k i O"], *, stride: int, groups: int
 ) -> Float[Array, "S h w *B O"]:
-    """Computes `correlate` as one matrix product of the kernel with shifted images: the form for CPUs."""
-    size, (height, width), channels = kernel.shape[0], x.shape[1:3], x.shape[-1]
+    """Computes `correlate` as one matrix product of image patches with shifted kernels: the form for CPUs.
+
+    A patch of (s (t - 1) + k)^2 pixels gives a tile of t x t outputs, so a pixel is copied (k / (s t))^2 times and not
+    (k / s)^2 times; the price is a matrix with zeros. With few outputs copying takes the time, with many the product.
+    """
+    if groups > 1:
+        each = functools.partial(correlate_by_product, stride=stride, groups=1)
+        alone = jax.vmap(each, in_axes=(-1, -1), out_axes=-1)(x[..., None, :], kernel[..., None, :])
+        return alone[..., 0, :]
+    tile = FEW_OUTPUTS_TILE if kernel.shape[3] <= FEW_OUTPUTS else MANY_OUTPUTS_TILE
+    height, width = (-(-side // stride) for side in x.shape[1:3])
+    patches = _patches(x, kernel.shape[0], stride, tile)
+    matrix = _shifted_kernels(kernel, stride, tile).astype(patches.dtype)
+    flat = patches.reshape(matrix.shape[0] * matrix.shape[1] * x.shape[-1], -1)
+    product = jnp.einsum("kp,ko->po", flat, matrix.reshape(len(flat), -1), precision="highest")
+    tiles = product.reshape(*patches.shape[3:], tile, tile, kernel.shape[3])
+    rows_of_pixels = jnp.moveaxis(tiles, (-3, -2), (2, 4))
+    shape = (x.shape[0], tile * patches.shape[4], tile * patches.shape[5], *x.shape[3:-1], kernel.shape[3])
+    return rows_of_pixels.reshape(shape)[:, :height, :width]
+
+
+def _patches(
+    x: Float[Array, "S H W *B C"], size: int, stride: int, tile: int
+) -> Float[Array, "p p C S n m *B"]:
+    """Cuts what each tile of outputs reads, p = stride (tile - 1) + size pixels a side, for n x m tiles."""
+    span, step = stride * (tile - 1) + size, stride * tile
+    counts = [-(-side // step) for side in x.shape[1:3]]
     half = size // 2
-    margin = [(0, 0), (0, 0), (half, half), (half, half), *[(0, 0)] * (x.ndim - 4)]
-    padded = jnp.pad(jnp.moveaxis(x, -1, 0), margin)
-    across = jnp.stack([padded[:, :, :, i : i + width : stride] for i in range(size)])
-    patches = jnp.stack([across[:, :, :, i : i + height : stride] for i in range(size)])
-    output = (*patches.shape[3:], kernel.shape[3])
-    if groups == 1:
-        flat = patches.reshape(size * size * channels, -1)
-        product = jnp.einsum("kp,ko->po", flat, kernel.reshape(flat.shape[0], -1), precision="highest")
-        return product.reshape(output)
-    flat = patches.reshape(size * size, channels, -1)
-    weights = kernel.reshape(size * size, channels)
-    return jnp.einsum("kcp,kc->pc", flat, weights, precision="highest").reshape(output)
+    margins = [
+        (half, max((count - 1) * step + span - half - side, 0))
+        for count, side in zip(counts, x.shape[1:3], strict=True)
+    ]
+    padded = jnp.pad(jnp.moveaxis(x, -1, 0), [(0, 0), (0, 0), *margins, *[(0, 0)] * (x.ndim - 4)])
+    rows, columns = ((count - 1) * step + 1 for count in counts)
+    across = jnp.stack([padded[:, :, :, i : i + columns : step] for i in range(span)])
+    return jnp.stack([across[:, :, :, i : i + rows : step] for i in range(span)])
+
+
+def _shifted_kernels(kernel: Float[Array, "k k C O"], stride: int, tile: int) -> Float[Array, "p p C t t O"]:
+    """Puts the kernel, moved by the stride, under each output of a tile; 0 where an output does not look."""
+    size = kernel.shape[0]
+    offset = np.arange(stride * (tile - 1) + size)[:, None] - stride * np.arange(tile)[None]
+    place = jnp.asarray(offset[:, :, None] == np.arange(size), kernel.dtype)
+    return jnp.einsum("ytk,xul,klco->yxctuo", place, place, kernel, precision="highest")

@@ -80,6 +80,20 @@ def kinematics(gaze: Float[Array, "B T 2"], memory: GazeMemory, *, dt: float) ->
     )
 
 
+def retinal_slip(velocity: Float[Array, "*B 2"], pixels_per_degree: float) -> Float[Array, "*B 2"]:
+    """Returns how the image of a still scene moves on the retina, pixels/s, x right and y down.
+
+    It moves against the eye; y of the gaze points up and rows of the frame go down.
+
+    Args:
+      velocity: of the gaze, degrees/s, x right and y up.
+
+    Source: Polar-V1, with physical units.
+    """
+    against = jnp.broadcast_to(jnp.asarray([-1.0, 1.0], velocity.dtype), velocity.shape)
+    return velocity * against * pixels_per_degree
+
+
 def running_average(x: Float[Array, "B T"], start: Float[Array, " B"], alpha: float) -> Float[Array, "B T"]:
     """Returns the exponential moving average y_t = alpha y_{t-1} + (1 - alpha) x_t from y_{-1} = start."""
     n_frames = x.shape[1]

@@ -16,6 +16,7 @@ from polarjax import losses, metrics
 from polarjax.core import Batch, ConfigError, DataInfo, LossOutput, PyTree, System, closest
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.polar_v1 import PolarV1
+from polarjax.models.readout import nested
 
 FLOOR = "linear_nonlinear"
 MODELS = {"polar_v1": PolarV1, FLOOR: LinearNonlinear}
@@ -50,13 +51,17 @@ def build(config: Any, info: DataInfo) -> System:
         variables = module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1])
         if "statistics" not in variables:
             return variables
-        _, intermediates = module.apply(variables, batch.stimulus, batch.gaze)
+        _, _, intermediates = module.apply(variables, batch.stimulus, batch.gaze, None, method="advance")
         return variables | {"statistics": feature_statistics(intermediates["pooled"], batch.spikes.shape[1])}
 
     def predict(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
         variables = {"params": params, **model_state}
+        n_predicted = batch.spikes.shape[1]
+        if n_predicted == 1:
+            log_rate, _ = module.apply(variables, batch.stimulus, batch.gaze)
+            return log_rate[:, None]
         _, log_rate, _ = module.apply(variables, batch.stimulus, batch.gaze, None, method="advance")
-        return log_rate[:, -batch.spikes.shape[1] :]
+        return log_rate[:, -n_predicted:]
 
     def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
         log_rate = predict(params, state.model_state, batch)
@@ -108,8 +113,8 @@ def make_module(config: Any, info: DataInfo) -> PolarV1 | LinearNonlinear:
         "frame_shape": tuple(info.frame_shape),
         "dt": 1 / info.rate_hz,
         "pixels_per_degree": info.pixels_per_degree,
-        "initial_mean": _nested(_padded(info, [session.position_deg for session in info.sessions])),
-        "initial_rate": _nested(rates),
+        "initial_mean": nested(_padded(info, [session.position_deg for session in info.sessions])),
+        "initial_rate": nested(rates),
     }
     kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
     model: Any = MODELS[name]
@@ -227,10 +232,6 @@ def _padded(info: DataInfo, values: Any, fill: float = 0.0) -> np.ndarray:
     for row, value in zip(padded, values, strict=True):
         row[: len(value)] = value
     return padded
-
-
-def _nested(values: Any) -> Any:
-    return tuple(_nested(value) for value in values) if np.ndim(values) else float(values)
 
 
 def _mean(values: np.ndarray) -> float:

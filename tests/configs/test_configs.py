@@ -150,7 +150,7 @@ def test_a_run_killed_in_its_model_and_stopped_in_its_floor_ends_as_one_that_was
     printed = capsys.readouterr().out
     assert printed.count("continuing from step 2") == 1
     assert "linear-nonlinear" in printed
-    assert "tau_fix_ms" in printed
+    assert "relaxation in fixation: " in printed
     assert printed.endswith(f"report: {parts}/eval/4/report.html\n")
 
 

@@ -73,7 +73,9 @@ def log_rate(built, batch):
 def test_features_of_the_first_batch_are_standardized_at_its_predicted_frames(built, batch):
     _, variables = built
     module = polar.make_module(config_of(), INFO)
-    _, intermediates = quickly(module.apply)(variables, batch.stimulus, batch.gaze)
+    _, _, intermediates = quickly(functools.partial(module.apply, method="advance"))(
+        variables, batch.stimulus, batch.gaze, None
+    )
     scored = intermediates["pooled"][:, -3:]
     mean, scale = variables["statistics"]["mean"], variables["statistics"]["scale"]
     np.testing.assert_allclose(mean, scored.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
