@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from polarjax.core import ConfigError, PolarjaxError, closest
-from polarjax.engine.config import parse_flags
+from polarjax.engine.flags import parse_flags, read_step
 from polarjax.reports import evaluate, table
 
 FLAGS = {
@@ -23,14 +23,11 @@ def main(arguments: list[str]) -> int:
         flags, _ = parse_flags(arguments, FLAGS, __doc__)
         if "workdir" not in flags:
             raise ConfigError("--workdir is missing; for example --workdir runs/polar_relaxed-quick")
-        step = flags.get("step", "best")
-        if not step.isdecimal() and step not in ("best", "latest"):
-            raise ConfigError(f"--step is {step!r}; expected the number of a step, best or latest")
+        step = read_step(flags.get("step", "best"))
         tier = flags.get("tier", "test")
         if tier not in TIERS:
             raise ConfigError(f"--tier is {tier!r}{closest(tier, TIERS)}")
-        chosen = int(step) if step.isdecimal() else step
-        report = evaluate.write_report(flags["workdir"], chosen, TIERS[tier])
+        report = evaluate.write_report(flags["workdir"], step, TIERS[tier])
     except PolarjaxError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -12,6 +12,7 @@ import polarjax.data
 import polarjax.systems
 from polarjax.core import PolarjaxError
 from polarjax.engine import compilation, config, interruption, loop, sharding
+from polarjax.engine.flags import parse_flags
 from polarjax.reports import evaluate, table
 
 FLAGS = {
@@ -25,7 +26,7 @@ FLAGS = {
 
 def main(arguments: list[str]) -> None:
     """Reads the flags, trains, writes the report of the run and prints its table."""
-    flags, overrides = config.parse_flags(arguments, FLAGS, __doc__)
+    flags, overrides = parse_flags(arguments, FLAGS, __doc__)
     settings = config.load(flags.get("config"), overrides)
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
     sharding.initialize_distributed(flags)

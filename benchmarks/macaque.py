@@ -29,6 +29,7 @@ import polarjax.systems
 from polarjax.core import ConfigError, PolarjaxError
 from polarjax.data.convert import image_counts
 from polarjax.engine import config, loop
+from polarjax.engine.flags import parse_flags
 from polarjax.ops.laplacian_pyramid import laplacian_pyramid
 from polarjax.ops.quadrature import dense_quadrature, gabor_pairs
 
@@ -46,7 +47,7 @@ FLAGS = {
 
 def main(arguments: list[str]) -> None:
     """Reads the flags, trains once a movie, prints the medians and writes the JSON."""
-    flags, overrides = config.parse_flags(arguments, FLAGS, __doc__ or "")
+    flags, overrides = parse_flags(arguments, FLAGS, __doc__ or "")
     for name in ("file", "recording"):
         if name not in flags:
             raise ConfigError(f"--{name} is missing: {FLAGS[name]}")

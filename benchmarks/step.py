@@ -21,6 +21,7 @@ import polarjax.data
 import polarjax.systems
 from polarjax.core import ConfigError, PolarjaxError
 from polarjax.engine import config, sharding
+from polarjax.engine.flags import parse_flags
 from polarjax.engine.optim import make_optimizer
 from polarjax.engine.state import initial_state
 from polarjax.engine.step import first_micro_batch, make_train_step
@@ -35,7 +36,7 @@ FLAGS = {
 
 def main(arguments: list[str]) -> None:
     """Reads the flags, measures, prints the table and writes the JSON."""
-    flags, overrides = config.parse_flags(arguments, FLAGS, __doc__ or "")
+    flags, overrides = parse_flags(arguments, FLAGS, __doc__ or "")
     settings = config.load(flags.get("config"), overrides)
     measured = {
         "config": flags["config"],

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxtyping import Array, Float
+if TYPE_CHECKING:
+    # Names of arrays alone: importing them would bring in JAX, which reading a checkpoint does not need.
+    from jaxtyping import Array, Float
 
 FORMAT_VERSION = 1
 

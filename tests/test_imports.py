@@ -36,6 +36,8 @@ MAY_IMPORT = {
     "interop": {"models", "ops", "core"},
     "reports": ALL_BUT_THE_LOOP,
     "twin": ALL_BUT_THE_LOOP,
+    "inspect": {"engine", "core"},
+    "doctor": {"systems", "engine", "data", "core"},
     "__init__": {"core", "twin"},
 }
 

@@ -251,13 +251,31 @@ def _write_files(folder: Path, fields: dict[str, Any], arrays: dict[str, np.ndar
 
 
 def find_sessions(text: str) -> list[Path]:
+    """Returns the session folders that a config value names; see `list_folders`.
+
+    Raises:
+      DataError: what `list_folders` refuses, a wrong session.json, or two sessions of one name.
+    """
+    names: dict[str, Path] = {}
+    for folder in list_folders(text):
+        name = read_fields(folder)["name"]
+        if name in names:
+            raise DataError(
+                f"two sessions have the name {name!r}: {names[name]} and {folder}; "
+                "names are unique in a run, rename one"
+            )
+        names[name] = folder
+    return list(names.values())
+
+
+def list_folders(text: str) -> list[Path]:
     """Returns the session folders that a config value names, in its order (folders inside a folder by name).
 
     Args:
       text: a session folder, a folder of session folders, or several of either separated by commas.
 
     Raises:
-      DataError: a folder that does not exist or holds no session, or two sessions of one name.
+      DataError: a folder that does not exist or holds no session.
     """
     folders = []
     for part in (part.strip() for part in text.split(",") if part.strip()):
@@ -266,11 +284,8 @@ def find_sessions(text: str) -> list[Path]:
             raise DataError(
                 f"config.data.sessions: {path} is not a folder; expected a session folder or a folder of them"
             )
-        inside = (
-            [path]
-            if (path / "session.json").exists()
-            else sorted(p.parent for p in path.glob("[!.]*/session.json"))
-        )
+        within = sorted(p.parent for p in path.glob("[!.]*/session.json"))
+        inside = [path] if (path / "session.json").exists() else within
         if not inside:
             raise DataError(
                 f"config.data.sessions: {path} holds no session.json, neither itself nor one folder below"
@@ -278,13 +293,4 @@ def find_sessions(text: str) -> list[Path]:
         folders += inside
     if not folders:
         raise DataError(f"config.data.sessions is {text!r}; expected the path of a session folder")
-    names: dict[str, Path] = {}
-    for folder in folders:
-        name = read_fields(folder)["name"]
-        if name in names:
-            raise DataError(
-                f"two sessions have the name {name!r}: {names[name]} and {folder}; "
-                "names are unique in a run, rename one"
-            )
-        names[name] = folder
     return folders

@@ -11,12 +11,24 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from polarjax.core import CheckpointError
-from polarjax.engine.archive import FOLDER, DamagedCheckpoint, pack, read, read_meta
-from polarjax.engine.state import TrainState, flatten
+from polarjax.core import CheckpointError, PyTree
+from polarjax.engine.archive import (
+    ASIDE,
+    FOLDER,
+    DamagedCheckpoint,
+    choose_step,
+    damaged,
+    list_steps,
+    metric_of,
+    read_contents,
+    read_meta,
+    seal,
+)
+from polarjax.engine.state import TrainState, flatten, nest, to_host
 from polarjax.engine.storage import storage_errors
 
 TRASH = ".trash"
+FIELDS = ("step", "params", "target_params", "model_state", "opt_state", "rng")
 
 
 class Checkpoints:
@@ -32,7 +44,7 @@ class Checkpoints:
           best_metric: name among the metrics handed to `save`.
         """
         self._folder, self._best_metric = workdir / FOLDER, best_metric
-        self._values = {step: _value(workdir, step, best_metric) for step in list_steps(workdir)}
+        self._values = {step: metric_of(workdir, step, best_metric) for step in list_steps(workdir)}
         self._sweep()
         policies = [checkpoint_managers.LatestN(keep_latest), _BestN(self._values, keep_best)]
         options = ocp.CheckpointManagerOptions(
@@ -66,7 +78,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the storage refuses.
         """
-        tree, meta = pack(state, meta)
+        tree, meta = _pack(state, meta)
         self._values[meta["step"]] = meta["metrics"].get(self._best_metric)
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
         with storage_errors(self._folder, "a checkpoint"):
@@ -104,14 +116,6 @@ class _BestN(checkpoint_managers.PreservationPolicy):
         return [step in best for step in steps]
 
 
-def list_steps(workdir: str | Path) -> list[int]:
-    """Returns the steps that have a checkpoint, ascending; [] where there is none."""
-    folder = Path(workdir) / FOLDER
-    if not folder.is_dir():
-        return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal())
-
-
 def restore(workdir: str | Path, step: int | str | None = None) -> tuple[TrainState, dict[str, Any]]:
     """Reads a checkpoint without its config, its data or its devices.
 
@@ -126,18 +130,7 @@ def restore(workdir: str | Path, step: int | str | None = None) -> tuple[TrainSt
     Raises:
       CheckpointError: no such checkpoint, or a damaged one.
     """
-    steps = list_steps(workdir)
-    if not steps:
-        raise CheckpointError(f"{workdir} holds no checkpoint; is it the --workdir of a run?")
-    if step in (None, "latest"):
-        step = steps[-1]
-    elif step == "best":
-        step = _best_step(workdir, steps)
-    if step not in steps:
-        raise CheckpointError(
-            f"{workdir} holds no checkpoint of step {step}; it has {', '.join(map(str, steps))}"
-        )
-    return read(workdir, step)
+    return _read(workdir, choose_step(workdir, step))
 
 
 def latest_intact(workdir: Path) -> tuple[tuple[TrainState, dict[str, Any]] | None, list[str]]:
@@ -153,7 +146,7 @@ def latest_intact(workdir: Path) -> tuple[tuple[TrainState, dict[str, Any]] | No
     found = None
     for step in reversed(list_steps(workdir)):
         try:
-            found = read(workdir, step)
+            found = _read(workdir, step)
             break
         except DamagedCheckpoint as error:
             problems[step] = str(error)
@@ -192,26 +185,28 @@ def match_state(saved: TrainState, abstract: TrainState) -> TrainState:
     return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[path] for path in expected])
 
 
+def _pack(state: TrainState, meta: dict[str, Any]) -> tuple[PyTree, dict[str, Any]]:
+    """Copies a state to the host and completes its meta with the step and the digests."""
+    leaves = flatten(to_host({name: getattr(state, name) for name in FIELDS}))
+    return nest(leaves), seal(leaves, meta)
+
+
+def _read(workdir: str | Path, step: int) -> tuple[TrainState, dict[str, Any]]:
+    """Reads one checkpoint; raises where an array is not what was written."""
+    meta = read_meta(workdir, step)
+    contents = read_contents(workdir, step, meta)
+    for problem in contents.problems.values():
+        raise damaged(workdir, step, problem)
+    empty = {**dict.fromkeys(FIELDS), "model_state": {}, "opt_state": {}}
+    return TrainState(**{**empty, **nest(contents.leaves)}), meta
+
+
 def _set_aside(folder: Path, steps: list[int]) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("polarjax: every process has read the checkpoints")
     if jax.process_index() == 0:
         for step in steps:
-            shutil.rmtree(folder / f"corrupt-{step}", ignore_errors=True)
-            (folder / str(step)).rename(folder / f"corrupt-{step}")
+            shutil.rmtree(folder / f"{ASIDE}{step}", ignore_errors=True)
+            (folder / str(step)).rename(folder / f"{ASIDE}{step}")
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("polarjax: damaged checkpoints are set aside")
-
-
-def _value(workdir: str | Path, step: int, metric: str | None = None) -> float | None:
-    """Returns the metric of a checkpoint (by default the one that its config ranks by), None without one."""
-    try:
-        meta = read_meta(workdir, step)
-    except CheckpointError:
-        return None
-    return meta["metrics"].get(metric or meta["config"]["train"]["best_metric"])
-
-
-def _best_step(workdir: str | Path, steps: list[int]) -> int:
-    ranked = [(value, step) for step in steps if (value := _value(workdir, step)) is not None]
-    return max(ranked)[1] if ranked else steps[-1]

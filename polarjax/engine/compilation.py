@@ -9,6 +9,21 @@ from pathlib import Path
 import jax
 
 
+def cache_folder() -> Path:
+    """Returns the folder of compiled programs, $JAX_COMPILATION_CACHE_DIR where it is set."""
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return Path(chosen) if chosen else cache / "polarjax" / "jax"
+
+
+def make_cache_folder() -> Path:
+    """Makes the folder of compiled programs and writes to it; raises OSError where that is refused."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+    return folder
+
+
 def enable_compilation_cache() -> Path | None:
     """Keeps compiled programs in $XDG_CACHE_HOME/polarjax/jax (~/.cache by default).
 
@@ -17,10 +32,8 @@ def enable_compilation_cache() -> Path | None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return None
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "polarjax" / "jax"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        folder = make_cache_folder()
     except OSError:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,4 +1,4 @@
-"""Config files, flags and overrides; everything a user can mistype is answered in one line."""
+"""Config files and overrides; everything a user can mistype is answered in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import math
 import runpy
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,58 +44,6 @@ class TrainConfig:
     max_skipped: Annotated[int, Range(1)]
     best_metric: str
     floor_steps: Annotated[int, Range(0)]
-
-
-def parse_flags(
-    arguments: Sequence[str], flags: Mapping[str, str], description: str
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Reads a command line of `--name value` and `--name=value`.
-
-    Args:
-      arguments: the command line without the program.
-      flags: {name: help}; `--config.a.b` is allowed where 'config' is.
-      description: text above the list of flags for --help, which prints and leaves with code 0.
-
-    Returns:
-      {flag: value} and {'a.b': value} of the overrides, all as text.
-
-    Raises:
-      ConfigError: a stray argument, an unknown flag, a flag without value or one given twice.
-    """
-    values: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if argument in ("--help", "-h"):
-            print(_help_text(flags, description))
-            raise SystemExit(0)
-        if not argument.startswith("--"):
-            raise ConfigError(
-                f"stray argument {argument!r}; options are written --name value or --name=value"
-            )
-        name, equals, value = argument[2:].partition("=")
-        if name not in flags and not (name.startswith("config.") and "config" in flags):
-            raise ConfigError(f"unknown flag --{name}{closest(name, flags)}")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise ConfigError(f"--{name} needs a value: --{name}=VALUE")
-            value = rest.pop(0)
-        if name in values:
-            raise ConfigError(f"--{name} is given twice, as {values[name]!r} and {value!r}; keep one")
-        values[name] = value
-    overrides = {
-        name.removeprefix("config."): values.pop(name) for name in list(values) if name.startswith("config.")
-    }
-    return values, overrides
-
-
-def _help_text(flags: Mapping[str, str], description: str) -> str:
-    lines = [f"  --{name:<22}{text}" for name, text in flags.items()]
-    if "config" in flags:
-        lines.append(
-            f"  --{'config.SECTION.NAME':<22}overrides one value of the config, as in --config.train.num_steps=500"
-        )
-    return "\n".join([description.strip(), "", "options:", *lines])
 
 
 def load(flag: str | None, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:

@@ -77,6 +77,17 @@ def read_mapping(section: Any, where: str) -> dict[str, Any]:
     return dict(section)
 
 
+def flat_section(section: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns a section and all inside it as {'train.num_steps': value}; an empty section is a value."""
+    if isinstance(section, dict) and section:
+        return {
+            path: value
+            for name, entry in section.items()
+            for path, value in flat_section(entry, f"{prefix}{name}.").items()
+        }
+    return {prefix[:-1]: section}
+
+
 def _read_value(value: Any, hint: Any, where: str) -> Any:
     allowed = next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Range)), ANY)
     kind = typing.get_args(hint)[0] if allowed is not ANY else hint

@@ -19,6 +19,7 @@ import jax
 
 from polarjax.core import CheckpointError, ConfigError, DataError, DataInfo
 from polarjax.engine.storage import storage_errors
+from polarjax.engine.validation import flat_section
 
 LOCK = "lock"
 FREE = (
@@ -101,7 +102,7 @@ def refuse_other_run(workdir: Path, saved: dict[str, Any], current: dict[str, An
       ConfigError: another config, each difference with both values.
       DataError: other sessions, or a session whose arrays have changed.
     """
-    before, after = _flat(saved["config"]), _flat(current["config"])
+    before, after = flat_section(saved["config"]), flat_section(current["config"])
     different = [
         f"config.{name} is {before.get(name, 'absent')!r} there and {after.get(name, 'absent')!r} here"
         for name in sorted(set(before) | set(after))
@@ -122,12 +123,6 @@ def refuse_other_run(workdir: Path, saved: dict[str, Any], current: dict[str, An
             f"the data of the run in {workdir} have changed: session {', '.join(map(repr, changed))} is not what the "
             "run started with; bring the session back, or choose another --workdir"
         )
-
-
-def _flat(section: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(section, dict) and section:
-        return {k: v for name, value in section.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
-    return {prefix[:-1]: section}
 
 
 def _git_commit() -> str:

@@ -16,9 +16,9 @@ import numpy as np
 import rich.progress
 import tensorboardX
 
+from polarjax.engine.history import METRICS, read_line
 from polarjax.engine.storage import storage_errors
 
-METRICS = "metrics.jsonl"
 SHOWN = ("train/loss", "eval/bits_per_spike", "time/samples_per_second")
 
 
@@ -161,14 +161,7 @@ def _drop_after(path: Path, step: int) -> None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return
-    kept = [line for line in lines if (number := _step_of(line)) is not None and number <= step]
+    kept = [line for line in lines if (fields := read_line(line)) is not None and fields["step"] <= step]
     fresh = path.with_suffix(".tmp")
     fresh.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
     os.replace(fresh, path)
-
-
-def _step_of(line: str) -> int | None:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -13,6 +13,7 @@ from typing import Any
 from polarjax import data as data_module
 from polarjax import systems
 from polarjax.core import FORMAT_VERSION, CheckpointError, DataError, DataInfo
+from polarjax.engine.history import METRICS, read_curves
 from polarjax.reports import layout, numbers
 from polarjax.reports.predictions import SessionPrediction, predict_sessions
 from polarjax.reports.runs import Run, open_run
@@ -44,7 +45,7 @@ def write_report(
     predictions, constants = _predict(run, tier)
     rows = numbers.unit_rows(predictions, run.info.rate_hz)
     report = _report(run, tier, rows, constants)
-    curves = numbers.read_curves(run.workdir / "metrics.jsonl")
+    curves = read_curves(run.workdir / METRICS)
     contents = {
         "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
         "units.csv": _csv(rows),

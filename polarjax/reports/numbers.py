@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,23 +94,6 @@ def summarize_sessions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     """One summary a session, in the order of the rows."""
     names = list(dict.fromkeys(row["session"] for row in rows))
     return [{"session": name} | summarize([row for row in rows if row["session"] == name]) for name in names]
-
-
-def read_curves(path: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
-    """Reads metrics.jsonl as {name: [(step, value), ..]}; a step written twice keeps its last value.
-
-    A line that a killed run left half-written is passed over.
-    """
-    values: dict[str, dict[int, float]] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        for name, value in fields.items():
-            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                values.setdefault(name, {})[fields["step"]] = float(value)
-    return {name: sorted(points.items()) for name, points in values.items()}
 
 
 def without_nan(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from polarjax.core import CheckpointError, DataInfo, PyTree
+from polarjax.core import DataInfo, PyTree
 from polarjax.engine import checkpoints
 
 
@@ -45,10 +45,6 @@ def open_run(workdir: str | os.PathLike[str], step: int | str | None = None) -> 
       CheckpointError: no such directory or step, or a damaged checkpoint.
     """
     folder = pathlib.Path(workdir)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"work directory {folder} does not exist; expected the directory that train.py --workdir was given"
-        )
     step = "best" if step is None else step
     state, meta = checkpoints.restore(folder, step)
     metric = meta["config"]["train"]["best_metric"]

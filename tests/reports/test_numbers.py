@@ -1,6 +1,5 @@
 """What a report says of units: one row each, and all of them."""
 
-import json
 import math
 
 import numpy as np
@@ -87,18 +86,6 @@ def test_sessions_are_summarized_apart():
     sessions = numbers.summarize_sessions(rows)
     assert [entry["session"] for entry in sessions] == ["one", "two"]
     assert sessions[1]["bits_per_spike"]["mean"] == 2.0
-
-
-def test_curves_keep_the_last_value_of_a_step_and_pass_over_half_a_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    lines = [
-        {"step": 1, "train/loss": 3.0},
-        {"step": 2, "train/loss": 2.0, "note": "x"},
-        {"step": 1, "train/loss": 1.0},
-    ]
-    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 3, "tra')
-    assert numbers.read_curves(path) == {"train/loss": [(1, 1.0), (2, 2.0)]}
-    assert numbers.read_curves(tmp_path / "absent") == {}
 
 
 def test_json_gets_null_for_nan():
