@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from polarjax.core import NumericError
 
@@ -88,8 +89,8 @@ class Tally:
 
     def _watch(self, loss: float) -> None:
         if len(self._losses) == SPIKE_STEPS:
-            allowed = SPIKE_SIGMAS * statistics.pstdev(self._losses)
-            self.spikes += loss > statistics.fmean(self._losses) + allowed
+            before = np.asarray(self._losses)
+            self.spikes += int(loss > before.mean() + SPIKE_SIGMAS * before.std())
         self._losses.append(loss)
 
     def take(self) -> dict[str, float | int]:
