@@ -11,7 +11,7 @@ EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo '[cuda]')
 # Two processes share the two cores of a small machine; more only pay on larger ones.
 WORKERS := 2
 
-.PHONY: help env train test browser clean
+.PHONY: help env train test soak browser clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ train: $(VENV)/runtime  ## environment, then the quick main job on the embedded 
 test: $(VENV)/development browser  ## environment, then format, lint, types and tests
 	scripts/check.sh
 	$(PYTHON) -m pytest -n $(WORKERS) --durations=15 $(ARGS)
+
+soak: $(VENV)/runtime  ## kills a small run 40 times and damages 120 checkpoints, about ten minutes
+	$(PYTHON) -m benchmarks.soak $(ARGS)
 
 browser:  # one test opens a report in headless Chromium
 	@scripts/browser.sh

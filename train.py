@@ -18,6 +18,7 @@ from polarjax.reports import evaluate, table
 FLAGS = {
     "config": "config file, path.py or path.py:argument",
     "workdir": "folder of the run (default: runs/<config>[-argument])",
+    "allow-config-change": "values of the config, by commas, that may differ from those the run began with",
     "coordinator_address": "host:port of process 0, for a run of several processes",
     "num_processes": "number of processes of the run",
     "process_id": "index of this process, from 0",
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> None:
     """Reads the flags, trains, writes the report of the run and prints its table."""
     flags, overrides = parse_flags(arguments, FLAGS, __doc__)
     settings = config.load(flags.get("config"), overrides)
+    allowed = [name.removeprefix("config.") for name in flags.get("allow-config-change", "").split(",")]
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
     sharding.initialize_distributed(flags)
     compilation.enable_compilation_cache()
@@ -38,7 +40,8 @@ def main(arguments: list[str]) -> None:
             for folder, run in runs.items():
                 if run is not None:
                     print(f"{run.model.name} in {folder}", flush=True)
-                    loop.train(run, polarjax.systems.build(run, data.info), data, folder, stop=stop)
+                    system = polarjax.systems.build(run, data.info)
+                    loop.train(run, system, data, folder, stop=stop, allowed_changes=allowed)
     finally:
         data.close()
     if jax.process_index() == 0:

@@ -30,7 +30,6 @@ from polarjax.core import ConfigError, PolarjaxError
 from polarjax.data.convert import image_counts
 from polarjax.engine import config, loop
 from polarjax.engine.flags import parse_flags
-from polarjax.engine.flags import parse_flags
 from polarjax.ops.laplacian_pyramid import laplacian_pyramid
 from polarjax.ops.quadrature import dense_quadrature, gabor_pairs
 

@@ -72,6 +72,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.max_skipped = 20
     config.train.best_metric = "eval/bits_per_spike"
     config.train.floor_steps = 4096  # of the linear-nonlinear model, trained afterwards
+    config.train.watchdog_minutes = 30.0
     return make_quick(config) if variant == "quick" else config
 
 

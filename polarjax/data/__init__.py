@@ -149,7 +149,7 @@ def build(section: Any) -> Data:
     sampler.train(0, config.batch_size)
     for session in sessions:
         for note in session.notes:
-            LOGGER.info("session %s: %s", session.name, note)
+            LOGGER.warning("session %s: %s", session.name, note)
     layout = Layout(
         tuple(session.window for session in sessions),
         tuple(len(session.unit_ids) for session in sessions),

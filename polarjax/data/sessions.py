@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int, Integer, Num
 from polarjax.core import FORMAT_VERSION, DataError
 from polarjax.data import checks
 from polarjax.data.arrays import REQUIRED, SHAPES, Faults, convert, digest, open_array
+from polarjax.data.gaze_checks import check_gaze_speed, gaze_notes
 from polarjax.data.retina import WindowGeometry
 from polarjax.data.session_fields import read_fields, window_geometry
 
@@ -114,7 +115,8 @@ def open_session(folder: str | os.PathLike) -> Session:
     gaze = checks.hold_gaze(folder, arrays["gaze"], scored)
     held = checks.hold_frames(folder, kind, movie, index, scored)
     silent, notes = _notes(unit_ids, spikes, valid, fields["rate_hz"])
-    notes += _held_notes(gaze is not arrays["gaze"], held is not index)
+    check_gaze_speed(folder, gaze, arrays["trial"], fields["rate_hz"], fields["pixels_per_degree"])
+    notes += gaze_notes(arrays["gaze"], scored, int((held != index).sum()))
     return Session(
         folder=folder,
         name=fields["name"],
@@ -168,15 +170,6 @@ def _notes(
             f"{largest:g} spikes in a bin of {1e3 / rate_hz:.3g} ms is {largest * rate_hz:.0f} spikes/s; check rate_hz",
         )
     return silent, notes
-
-
-def _held_notes(gaze: bool, frames: bool) -> tuple[str, ...]:
-    texts = {"gaze": gaze, "stimulus": frames}
-    return tuple(
-        f"non-finite {name} in invalid bins is held at its last finite value"
-        for name, held in texts.items()
-        if held
-    )
 
 
 def write_session(

@@ -3,6 +3,10 @@
 `<workdir>/checkpoints/<step>/state` holds the arrays (Orbax) in nested dicts named as in TrainState;
 `<workdir>/checkpoints/<step>/meta/metadata` holds JSON: format_version, config, info, versions, git_commit,
 step, metrics, tally, digests {path: sha256} and the digest of all these.
+
+Orbax writes files beside these that nothing here reads: _METADATA, _CHECKPOINT_METADATA, commit_success.txt and the
+manifests of single processes. Damage of one of them is not reported, and cannot be harmful: which arrays there are,
+and that every value is the one that was saved, is known from the digests alone.
 """
 
 from __future__ import annotations

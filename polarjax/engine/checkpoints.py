@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from polarjax.engine.archive import (
     ASIDE,
     FOLDER,
     DamagedCheckpoint,
+    checkpoint_folder,
     choose_step,
     damaged,
     list_steps,
@@ -25,10 +27,11 @@ from polarjax.engine.archive import (
     seal,
 )
 from polarjax.engine.state import TrainState, flatten, nest, to_host
-from polarjax.engine.storage import storage_errors
+from polarjax.engine.storage import check_free_space, storage_errors, sync_folder
 
 TRASH = ".trash"
 FIELDS = ("step", "params", "target_params", "model_state", "opt_state", "rng")
+FAILURES_IN_A_ROW = 3
 
 
 class Checkpoints:
@@ -43,49 +46,98 @@ class Checkpoints:
           keep_best: number of checkpoints with the highest `best_metric` that stay as well.
           best_metric: name among the metrics handed to `save`.
         """
-        self._folder, self._best_metric = workdir / FOLDER, best_metric
+        self._workdir, self._folder, self._best_metric = workdir, workdir / FOLDER, best_metric
+        self._saving: int | None = None
+        self._failures = 0
         self._values = {step: metric_of(workdir, step, best_metric) for step in list_steps(workdir)}
         self._sweep()
         policies = [checkpoint_managers.LatestN(keep_latest), _BestN(self._values, keep_best)]
-        options = ocp.CheckpointManagerOptions(
+        self._options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             todelete_subdir=TRASH,  # a step is renamed before it is deleted: none is ever half there
             # Made in the background, a folder that cannot be made leaves threads that wait for it for minutes.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
         with storage_errors(self._folder, "a checkpoint"):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(
-                self._folder.absolute(), options=options, item_names=("state", "meta")
+            return ocp.CheckpointManager(
+                self._folder.absolute(), options=self._options, item_names=("state", "meta")
             )
+
+    def _reopen(self) -> None:
+        """Begins anew after a failed save: the parts of a manager keep the error, and the next save would get it."""
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            self._manager.close()
+        self._sweep()
+        self._manager = self._open()
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with storage_errors(self._folder, "a checkpoint"):
-            self._manager.close()
-        self._empty_trash()
+        try:
+            with storage_errors(self._folder, "a checkpoint"):
+                try:
+                    self._commit()
+                finally:
+                    self._manager.close()
+        finally:
+            self._sweep()
 
-    def save(self, state: TrainState, meta: dict[str, Any], *, wait: bool = False) -> None:
-        """Starts to write a checkpoint of the state's step; an error of the save before shows here.
+    def save(self, state: TrainState, meta: dict[str, Any], *, wait: bool = False) -> list[str]:
+        """Starts to write a checkpoint of the state's step, which it replaces; first the one before is committed.
 
         Args:
           state: on the devices; copied before the call returns, so that it may be donated.
           meta: JSON fields beside step and digests; meta['metrics'] ranks the checkpoint.
           wait: return only when it is committed.
 
+        Returns:
+          A warning for each save that failed: the next one is another attempt.
+
         Raises:
-          CheckpointError: the storage refuses.
+          CheckpointError: the storage refused three saves in a row, or one that has to be committed now.
         """
         tree, meta = _pack(state, meta)
-        self._values[meta["step"]] = meta["metrics"].get(self._best_metric)
-        items = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
-        with storage_errors(self._folder, "a checkpoint"):
-            self._manager.save(meta["step"], args=items, force=True)
-            if wait:
-                self._manager.wait_until_finished()
+        warnings: list[str] = []
+        for final, part in ((False, self._commit), (wait, lambda: self._start(tree, meta, wait))):
+            try:
+                with storage_errors(self._folder, "a checkpoint"):
+                    part()
+            except CheckpointError as error:
+                self._failures, self._saving = self._failures + 1, None
+                # Several processes save together: where one of them cannot, all have to stop.
+                if final or jax.process_count() > 1 or (self._failures >= FAILURES_IN_A_ROW and not wait):
+                    raise
+                self._reopen()
+                warnings.append(str(error))
         self._empty_trash()
+        return warnings
+
+    def _start(self, tree: PyTree, meta: dict[str, Any], wait: bool) -> None:
+        step, steps = meta["step"], list_steps(self._workdir)
+        check_free_space(self._folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+        if step in steps:
+            if len(steps) == 1:
+                return  # the only one: what it lacks is its rank among others
+            self._manager.delete(step)
+        self._values[step] = meta["metrics"].get(self._best_metric)
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
+        self._saving = step
+        self._manager.save(step, args=items, force=True)
+        if wait:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Waits for the save that runs, and returns when it is listed and on the disk."""
+        self._manager.wait_until_finished()
+        if self._saving is not None and jax.process_index() == 0:
+            sync_folder(checkpoint_folder(self._workdir, self._saving))
+        if self._saving is not None:
+            self._saving, self._failures = None, 0
 
     def _sweep(self) -> None:
         """Removes what a killed run left half written or half deleted."""

@@ -38,3 +38,26 @@ def enable_compilation_cache() -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
+
+
+class ProgramCount:
+    """A context manager that counts the programs that are compiled, or taken from the cache, inside it."""
+
+    def __init__(self):
+        self._count = 0
+
+    def __enter__(self) -> ProgramCount:
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+    def _listen(self, event: str, duration_secs: float, **details: object) -> None:
+        del duration_secs, details
+        self._count += event == "/jax/core/compile/backend_compile_duration"
+
+    def take(self) -> dict[str, int]:
+        """Returns the count since the last call; 0 from the second evaluation on, or every step pays for it."""
+        count, self._count = self._count, 0
+        return {"time/compiled_programs": count}

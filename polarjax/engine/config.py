@@ -32,6 +32,8 @@ class TrainConfig:
       max_skipped: number of non-finite steps in a row that stops the run.
       best_metric: metric of the evaluation, higher is better.
       floor_steps: length of the run of the system's floor, 0 for none; the loop does not read it.
+      watchdog_minutes: a step that takes longer ends the process with the stacks of its threads on stderr; ten times
+        as long is allowed where a program is compiled; 0 for never.
     """
 
     num_steps: Annotated[int, Range(1)]
@@ -44,6 +46,7 @@ class TrainConfig:
     max_skipped: Annotated[int, Range(1)]
     best_metric: str
     floor_steps: Annotated[int, Range(0)]
+    watchdog_minutes: Annotated[float, Range(0.0)]
 
 
 def load(flag: str | None, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:

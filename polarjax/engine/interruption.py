@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 
@@ -24,8 +25,9 @@ class Interrupted(PolarjaxError):
 def watch_signals() -> Iterator[Callable[[int], bool]]:
     """Yields stop(step): whether SIGTERM, SIGINT or SIGHUP has come.
 
-    A second signal acts as it did before. With several processes the runtime itself agrees on the step at
-    which all of them stop (on SIGTERM), so no handler is set and `stop` must be asked at every step.
+    A second signal is answered with a line, for the save may be running; the third acts as signals do without this
+    function, and what was saved before stays intact even then. With several processes the runtime itself agrees on
+    the step at which all of them stop (on SIGTERM), so no handler is set and `stop` must be asked at every step.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
@@ -36,7 +38,11 @@ def watch_signals() -> Iterator[Callable[[int], bool]]:
     def remember(number, frame):
         del frame
         received.append(number)
-        _restore(before)
+        if len(received) == 2:
+            os.write(2, b"stopping: the run is being saved; a third signal ends it at once\n")
+        if len(received) == 3:
+            _restore(before)
+            signal.raise_signal(number)
 
     for number in SIGNALS:
         signal.signal(number, remember)

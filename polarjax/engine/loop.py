@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,17 +15,46 @@ from jax.sharding import Mesh
 from polarjax.core import Data, PyTree, System
 from polarjax.engine import checkpoints, sharding
 from polarjax.engine import workdir as folders
-from polarjax.engine.config import validate
+from polarjax.engine.clock import Clock
+from polarjax.engine.compilation import ProgramCount
+from polarjax.engine.config import TrainConfig, validate
 from polarjax.engine.interruption import Interrupted
+from polarjax.engine.memory import check_memory, memory_errors
 from polarjax.engine.optim import Optimizer, describe_groups, make_optimizer
 from polarjax.engine.state import TrainState, initial_state
 from polarjax.engine.step import first_micro_batch, make_eval_step, make_train_step, metric_name
 from polarjax.engine.tally import Tally
-from polarjax.engine.writer import Clock, Writer
+from polarjax.engine.watchdog import Watchdog
+from polarjax.engine.writer import Writer
+
+AGAIN = "run the same line again"
+
+
+class _Begin(NamedTuple):
+    """Where a run begins, and what has to be told.
+
+    Attributes:
+      due: whether the evaluation and the log line of the state's step were interrupted, and come first.
+      saved: whether the state has a checkpoint.
+      changes: values of the config that changed since the run began.
+    """
+
+    state: TrainState
+    tally: Tally
+    due: bool
+    saved: bool
+    warnings: list[str]
+    changes: list[dict[str, Any]]
 
 
 def train(
-    config: Any, system: System, data: Data, workdir: str | Path, *, stop: Callable[[int], bool] | None = None
+    config: Any,
+    system: System,
+    data: Data,
+    workdir: str | Path,
+    *,
+    stop: Callable[[int], bool] | None = None,
+    allowed_changes: Collection[str] = (),
 ) -> TrainState:
     """Trains a system to config.train.num_steps, from its last checkpoint where there is one.
 
@@ -35,17 +64,18 @@ def train(
       data: the batches, a function of the step.
       workdir: folder of the run; the same call continues it, bit by bit as if it had not been interrupted.
       stop: step -> whether to save and leave after it.
+      allowed_changes: config values, as 'optim.clip_norm', that may differ from those of the run in the folder.
 
     Returns:
       The state after the last step, on the devices.
 
     Raises:
-      ConfigError: the config does not fit the model, the devices or the run in the folder.
-      CheckpointError: the folder cannot be used, or all its checkpoints are damaged.
+      ConfigError: the config does not fit the model, the devices, their memory or the run in the folder.
+      CheckpointError: the folder cannot be used, all its checkpoints are damaged, or saves fail again and again.
       NumericError: config.train.max_skipped steps in a row were not finite.
       Interrupted: `stop` answered True; the state is saved.
     """
-    workdir, batch_size = Path(workdir), config.data.batch_size
+    began, workdir, batch_size = time.monotonic(), Path(workdir), config.data.batch_size
     settings, optim = validate(config)
     sharding.check_batch_size(
         batch_size, devices=jax.device_count(), sessions=len(data.info.sessions), accumulate=optim.accumulate
@@ -58,70 +88,108 @@ def train(
     train_step = make_train_step(system, optimizer, data.fetch, mesh)
     evaluate = _make_evaluation(system, data, mesh, resident, batch_size, settings.eval_batches)
     run = folders.describe_run(config, data.info)
-    keep = {name: getattr(settings, name) for name in ("keep_latest", "keep_best", "best_metric")}
     with folders.claim(workdir):
         initialize = _make_initialize(system, data, optimizer, mesh, config.seed)
-        state, tally, saved, warnings = _continue_or_begin(workdir, run, initialize, resident, example, mesh)
-        start, total = int(state.step), settings.num_steps
+        found = _continue_or_begin(workdir, run, initialize, resident, example, mesh, allowed_changes)
+        state, tally, start, total = found.state, found.tally, int(found.state.step), settings.num_steps
+        run |= {"changes": found.changes, "due": False}
         folders.write_config(workdir, run["config"])
         with (
-            checkpoints.Checkpoints(workdir, **keep) as saver,
-            Writer(workdir, start=start, total=total, primary=jax.process_index() == 0) as writer,
+            Writer(workdir, start=start - found.due, total=total, primary=jax.process_index() == 0) as writer,
+            _open_checkpoints(workdir, settings) as saver,
+            Watchdog(settings.watchdog_minutes) as watchdog,
+            ProgramCount() as programs,
         ):
-            for warning in warnings:
-                writer.say(f"warning: {warning}")
-            writer.say(describe_groups(optim, system.param_group, params))
-            if start == total:
+            writer.say("\n".join([*found.warnings, describe_groups(optim, system.param_group, params)]))
+            if start == total and not found.due:
                 return state
-            if not saved:
+            if not found.saved:
                 saver.save(state, {**run, "metrics": {}, "tally": tally.to_dict()}, wait=True)
-            else:
-                writer.say(f"continuing from step {start}")
-            begin = time.monotonic()
-            compiled = train_step.lower(
-                state, resident, sharding.put_request(data.train(start), mesh, optim.accumulate)
-            ).compile()
-            writer.say(f"compiled in {time.monotonic() - begin:.1f} s")
-            clock, pending = Clock(), None
-            for step in range(start + 1, total + 1):
-                begin = time.monotonic()
-                request = sharding.put_request(data.train(step - 1), mesh, optim.accumulate)
-                idle = pending is None or pending["train/loss"].is_ready()
-                clock.count(time.monotonic() - begin, device_idle=idle)
-                state, scalars = compiled(state, resident, request)
-                # The device works on this step while the numbers of the one before are read.
-                if pending is not None:
+            watchdog.alive(long=True)
+            request = sharding.put_request(data.train(start), mesh, optim.accumulate)
+            compiled = _compile(train_step, (state, resident, request), batch_size, writer)
+            clock, pending = Clock(began), None
+            for step in range(start + (not found.due), total + 1):
+                if step > start:
+                    watchdog.alive()
+                    waiting = time.monotonic()
+                    request = sharding.put_request(data.train(step - 1), mesh, optim.accumulate)
+                    idle = pending is None or pending["train/loss"].is_ready()
+                    clock.count(time.monotonic() - waiting, device_idle=idle)
+                    state, scalars = compiled(state, resident, request)
+                    # The device works on this step while the numbers of the one before are read.
                     _count(tally, step - 1, pending, settings.max_skipped, writer)
-                pending = scalars
-                writer.advance(step)
-                leaving, last = stop is not None and stop(step), step == total
-                logs, evaluates, saves = (
-                    last or step % every == 0
-                    for every in (settings.log_every, settings.eval_every, settings.save_every)
-                )
+                    pending = scalars
+                    writer.advance(step)
+                leaving = stop is not None and stop(step)
+                last, logs, evaluates, saves = _intervals(settings, step)
                 if not (leaving or logs or evaluates or saves):
                     continue
                 _count(tally, step, pending, settings.max_skipped, writer)
-                pending, numbers, metrics = None, {}, {}
-                if logs:
-                    numbers = tally.take() | clock.take(batch_size)
+                pending, meta = None, {**run, "metrics": {}, "tally": tally.to_dict()}
+                numbers = clock.take(batch_size) if logs else {}
                 with clock.pause():
+                    watchdog.alive(long=True)
+                    metrics = evaluate(state, _polling(stop, step, watchdog)) if evaluates else {}
+                    if leaving or metrics is None:
+                        saver.save(state, {**meta, "due": logs or evaluates}, wait=True)
+                        raise Interrupted(f"stopped at step {step} and saved; to continue, {AGAIN}")
                     if logs:
+                        numbers |= tally.take() | programs.take()
                         numbers |= {f"optim/lr_{k}": v for k, v in optimizer.learning_rates(step - 1).items()}
                         numbers |= system.constants(jax.device_get(state.params))
-                    if evaluates:
-                        metrics = evaluate(state)
                     if logs or evaluates:
                         writer.write(step, numbers | metrics)
-                    if saves or leaving:
-                        saver.save(
-                            state, {**run, "metrics": metrics, "tally": tally.to_dict()}, wait=leaving or last
-                        )
-                if leaving and not last:
-                    raise Interrupted(
-                        f"stopped at step {step} and saved; to continue, run the same line again"
-                    )
+                    if saves:
+                        meta |= {"metrics": metrics, "tally": tally.to_dict()}
+                        _tell(writer, saver.save(state, meta, wait=last))
     return state
+
+
+def _open_checkpoints(workdir: Path, settings: TrainConfig) -> checkpoints.Checkpoints:
+    keep = {name: getattr(settings, name) for name in ("keep_latest", "keep_best", "best_metric")}
+    return checkpoints.Checkpoints(workdir, **keep)
+
+
+def _compile(
+    step: jax.stages.Wrapped, arguments: tuple[Any, ...], batch_size: int, writer: Writer
+) -> Callable[..., Any]:
+    """Compiles the train step once for the whole run: a request of another shape would be an error, not a delay."""
+    begin = time.monotonic()
+    with memory_errors(batch_size):
+        compiled = step.lower(*arguments).compile()
+    seconds, memory = time.monotonic() - begin, check_memory(compiled, jax.local_devices()[0], batch_size)
+    writer.say(f"compiled in {seconds:.1f} s; {memory}")
+
+    def run(*arguments):
+        with memory_errors(batch_size):
+            return compiled(*arguments)
+
+    return run
+
+
+def _intervals(settings: TrainConfig, step: int) -> tuple[bool, bool, bool, bool]:
+    """Returns whether a step is the last one, and whether it is logged, evaluated and saved."""
+    last = step == settings.num_steps
+    logs, evaluates, saves = (
+        last or step % every == 0 for every in (settings.log_every, settings.eval_every, settings.save_every)
+    )
+    return last, logs, evaluates, saves
+
+
+def _tell(writer: Writer, warnings: list[str]) -> None:
+    for warning in warnings:
+        writer.say(f"warning: {warning}; training goes on, the next interval saves again")
+
+
+def _polling(stop: Callable[[int], bool] | None, step: int, watchdog: Watchdog) -> Callable[[], bool]:
+    """Returns what an evaluation asks between two batches: whether to leave. Several processes leave after a step."""
+
+    def polled() -> bool:
+        watchdog.alive()
+        return stop is not None and jax.process_count() == 1 and stop(step)
+
+    return polled
 
 
 def _abstract_params(system: System, data: Data, resident: PyTree, request: PyTree) -> PyTree:
@@ -150,28 +218,50 @@ def _continue_or_begin(
     resident: PyTree,
     request: PyTree,
     mesh: Mesh,
-) -> tuple[TrainState, Tally, bool, list[str]]:
-    """Returns the newest intact state of the folder, or a new one; whether it was saved; warnings of damage."""
-    saved, warnings = checkpoints.latest_intact(workdir)
+    allowed_changes: Collection[str],
+) -> _Begin:
+    """Returns the newest intact state of the folder, or a new one."""
+    saved, damages = checkpoints.latest_intact(workdir)
     if saved is None:
-        return initialize(resident, request), Tally(), False, []
-    folders.refuse_other_run(workdir, saved[1], run)
-    matched = checkpoints.match_state(saved[0], jax.eval_shape(initialize, resident, request))
-    return sharding.put_replicated(matched, mesh), Tally(saved[1]["tally"]), True, warnings
+        return _Begin(initialize(resident, request), Tally(), False, False, [], [])
+    state, meta = saved
+    changes = folders.refuse_other_run(workdir, meta, run, allowed_changes)
+    matched = checkpoints.match_state(state, jax.eval_shape(initialize, resident, request))
+    told = [
+        *(f"warning: {damage}" for damage in damages),
+        *(
+            f"config.{new['name']} was {new['before']!r} and is {new['after']!r} from here on"
+            for new in changes
+        ),
+        f"continuing from step {meta['step']}",
+    ]
+    return _Begin(
+        sharding.put_replicated(matched, mesh),
+        Tally(meta["tally"]),
+        meta.get("due", False),
+        True,
+        told,
+        meta.get("changes", []) + changes,
+    )
 
 
 def _make_evaluation(
     system: System, data: Data, mesh: Mesh, resident: PyTree, batch_size: int, eval_batches: int
-) -> Callable[[TrainState], dict[str, Any]]:
-    """Returns state -> metrics of the validation tier: sums over all its batches, divided once."""
+) -> Callable[[TrainState, Callable[[], bool]], dict[str, Any] | None]:
+    """Returns (state, polled) -> metrics of the validation tier: sums over all its batches, divided once.
+
+    Before each batch `polled` is asked whether to leave; the metrics are None then.
+    """
     eval_step = make_eval_step(system, data.fetch, mesh)
 
     def batch_sums(state, request):
         return system.eval_sums(state, data.fetch(resident, first_micro_batch(request)))
 
-    def evaluate(state: TrainState) -> dict[str, Any]:
+    def evaluate(state: TrainState, polled: Callable[[], bool]) -> dict[str, Any] | None:
         sums = None
         for request in itertools.islice(data.evaluation(1, batch_size), eval_batches or None):
+            if polled():
+                return None
             placed = sharding.put_request(request, mesh)
             if sums is None:
                 shapes = jax.eval_shape(batch_sums, state, placed)
@@ -186,8 +276,8 @@ def _make_evaluation(
     return evaluate
 
 
-def _count(tally: Tally, step: int, scalars: dict[str, Any], max_skipped: int, writer: Writer) -> None:
-    if not tally.add(step, jax.device_get(scalars), max_skipped=max_skipped):
+def _count(tally: Tally, step: int, scalars: dict[str, Any] | None, max_skipped: int, writer: Writer) -> None:
+    if scalars is not None and not tally.add(step, jax.device_get(scalars), max_skipped=max_skipped):
         writer.say(
             f"step {step}: the loss or its gradient is not finite, nothing was updated ({tally.in_a_row} in a row)"
         )

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from polarjax.core import NumericError
+
+SPIKE_STEPS = 128
+SPIKE_SIGMAS = 6.0
+START = {
+    "skipped": 0,
+    "in_a_row": 0,
+    "last_good": 0,
+    "spikes": 0,
+    "clipped": 0,
+    "count": 0,
+    "sums": {},
+    "losses": (),
+}
 
 
 class Tally:
-    """Means over the finite steps since the last line, skipped steps since the start.
+    """Means over the finite steps since the last line, skipped steps and spikes of the loss since the start.
 
     Attributes:
       skipped: steps of the run whose update was skipped.
       in_a_row: of these, how many were the last ones.
       last_good: last step whose update was finite.
+      spikes: steps whose loss lay more than 6 standard deviations above the mean of the 128 finite ones before.
     """
 
     def __init__(self, saved: Mapping[str, Any] | None = None):
         """Starts at zero, or where `saved` (from `to_dict`) left off."""
-        saved = saved or {"skipped": 0, "in_a_row": 0, "last_good": 0, "clipped": 0, "count": 0, "sums": {}}
+        saved = {**START, **(saved or {})}
+        self.spikes, self._losses = saved["spikes"], deque(saved["losses"], SPIKE_STEPS)
         self.skipped, self.in_a_row, self.last_good = saved["skipped"], saved["in_a_row"], saved["last_good"]
         self._clipped, self._count, self._sums = saved["clipped"], saved["count"], dict(saved["sums"])
 
@@ -32,6 +50,8 @@ class Tally:
             "clipped": self._clipped,
             "count": self._count,
             "sums": dict(self._sums),
+            "spikes": self.spikes,
+            "losses": list(self._losses),
         }
 
     def add(self, step: int, scalars: Mapping[str, Any], *, max_skipped: int) -> bool:
@@ -52,6 +72,7 @@ class Tally:
             self.in_a_row, self.last_good = 0, step
             self._count += 1
             self._clipped += int(scalars["clipped"])
+            self._watch(float(scalars["train/loss"]))
             for name, value in scalars.items():
                 if name not in ("finite", "clipped"):
                     self._sums[name] = self._sums.get(name, 0.0) + float(value)
@@ -66,10 +87,16 @@ class Tally:
             )
         return False
 
+    def _watch(self, loss: float) -> None:
+        if len(self._losses) == SPIKE_STEPS:
+            before = np.asarray(self._losses)
+            self.spikes += int(loss > before.mean() + SPIKE_SIGMAS * before.std())
+        self._losses.append(loss)
+
     def take(self) -> dict[str, float | int]:
-        """Returns the means since the last call and starts anew; the total of skipped steps stays."""
+        """Returns the means since the last call and starts anew; the totals of skipped steps and spikes stay."""
         means = {name: value / self._count for name, value in self._sums.items()}
         if self._count:
             means["train/clipped_share"] = self._clipped / self._count
         self._clipped, self._count, self._sums = 0, 0, {}
-        return {**means, "train/skipped_steps": self.skipped}
+        return {**means, "train/skipped_steps": self.skipped, "train/loss_spikes": self.spikes}

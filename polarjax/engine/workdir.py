@@ -11,7 +11,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ FREE = (
     "train.keep_latest",
     "train.keep_best",
     "train.floor_steps",
+    "train.watchdog_minutes",
 )
+ABSENT = "absent"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml_collections")
 
 
@@ -90,13 +92,19 @@ def write_config(workdir: Path, config: dict[str, Any]) -> None:
             os.replace(fresh, workdir / "config.json")
 
 
-def refuse_other_run(workdir: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+def refuse_other_run(
+    workdir: Path, saved: dict[str, Any], current: dict[str, Any], allowed: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Compares what the checkpoints of a folder keep with the run that wants to continue there.
 
     Args:
       workdir: folder of the run.
       saved: meta of its checkpoint.
       current: from `describe_run`.
+      allowed: names of config values that may differ, as in 'optim.clip_norm'.
+
+    Returns:
+      What differs and is allowed, one {step, name, before, after} each.
 
     Raises:
       ConfigError: another config, each difference with both values.
@@ -104,14 +112,20 @@ def refuse_other_run(workdir: Path, saved: dict[str, Any], current: dict[str, An
     """
     before, after = flat_section(saved["config"]), flat_section(current["config"])
     different = [
-        f"config.{name} is {before.get(name, 'absent')!r} there and {after.get(name, 'absent')!r} here"
+        {"step": saved["step"], "name": name, "before": left, "after": right}
         for name in sorted(set(before) | set(after))
-        if before.get(name, "absent") != after.get(name, "absent") and name not in FREE
+        if (left := before.get(name, ABSENT)) != (right := after.get(name, ABSENT)) and name not in FREE
     ]
-    if different:
+    refused = [change for change in different if change["name"] not in allowed]
+    if refused:
+        listed = "; ".join(
+            f"config.{change['name']} is {change['before']!r} there and {change['after']!r} here"
+            for change in refused
+        )
+        names = ",".join(change["name"] for change in refused)
         raise ConfigError(
-            f"--workdir {workdir} holds a run of another config: {'; '.join(different)}. "
-            "Choose another --workdir, or set the values back to continue that run"
+            f"--workdir {workdir} holds a run of another config: {listed}. Choose another --workdir, set the values "
+            f"back to continue that run, or continue it with the new ones by --allow-config-change {names}"
         )
     before, after = (
         {session["name"]: session["fingerprint"] for session in run["info"]["sessions"]}
@@ -123,6 +137,7 @@ def refuse_other_run(workdir: Path, saved: dict[str, Any], current: dict[str, An
             f"the data of the run in {workdir} have changed: session {', '.join(map(repr, changed))} is not what the "
             "run started with; bring the session back, or choose another --workdir"
         )
+    return different
 
 
 def _git_commit() -> str:

@@ -7,8 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +16,11 @@ import rich.progress
 import tensorboardX
 
 from polarjax.engine.history import METRICS, read_line
+from polarjax.engine.logs import PREFIX, LineFile
 from polarjax.engine.storage import storage_errors
 
+WHOLE = ("train/skipped_steps", "train/loss_spikes", "time/compiled_programs")
 SHOWN = ("train/loss", "eval/bits_per_spike", "time/samples_per_second")
-
-
-class Clock:
-    """Times the training steps between two lines of the log, and of that the time spent waiting for data."""
-
-    def __init__(self):
-        """Starts the interval."""
-        self.restart()
-
-    def restart(self) -> None:
-        """Begins a new interval."""
-        self._start, self._waited, self._paused, self._steps = time.monotonic(), 0.0, 0.0, 0
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Keeps what runs inside (an evaluation, a save) out of the interval."""
-        start = time.monotonic()
-        yield
-        self._paused += time.monotonic() - start
-
-    def count(self, seconds_for_data: float, *, device_idle: bool) -> None:
-        """Counts a step; preparing its data is waiting only where the device had nothing else to do."""
-        self._steps += 1
-        self._waited += seconds_for_data if device_idle else 0.0
-
-    def take(self, batch_size: int) -> dict[str, float]:
-        """Returns samples per second and the share of time waiting for data, and begins a new interval."""
-        elapsed = max(time.monotonic() - self._start - self._paused, 1e-9)
-        numbers = {
-            "time/samples_per_second": self._steps * batch_size / elapsed,
-            "time/data_wait": min(self._waited / elapsed, 1.0),
-        }
-        self.restart()
-        return numbers
 
 
 class Writer:
@@ -76,8 +43,9 @@ class Writer:
             return
         with storage_errors(self._path, "the log"):
             _drop_after(self._path, start)
-            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-            self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+            self._file, self._warned = LineFile(self._path), False
+            board = f"{PREFIX}:{workdir / 'tensorboard'}"
+            self._board = tensorboardX.SummaryWriter(board, purge_step=start + 1)
         if sys.stdout.isatty() and start < total:
             self._bar = _make_bar()
             self._task = self._bar.add_task("train", total=total, completed=start, rate="")
@@ -90,9 +58,8 @@ class Writer:
         if self._bar is not None:
             self._bar.stop()
         if self._primary:
-            with storage_errors(self._path, "the log"):
-                self._board.close()
-                self._file.close()
+            self._board.close()
+            self._file.close()
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar, or as it is."""
@@ -107,20 +74,25 @@ class Writer:
             self._bar.update(self._task, completed=step)
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Appends one line of metrics; numbers that are not finite are left out, for JSON has none."""
+        """Appends one line of metrics; numbers that are not finite are left out, for JSON has none.
+
+        A line that the storage refuses waits for the next one, and training goes on.
+        """
         if not self._primary:
             return
         arrays = {name: np.asarray(value, np.float64) for name, value in numbers.items()}
         values = {name: array.tolist() for name, array in arrays.items() if np.isfinite(array).all()}
-        values = {
-            name: int(value) if name == "train/skipped_steps" else value for name, value in values.items()
-        }
-        with storage_errors(self._path, "the log"):
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
-            for name, value in values.items():
-                if not isinstance(value, list):
-                    self._board.add_scalar(name, value, step)
+        values = {name: int(value) if name in WHOLE else value for name, value in values.items()}
+        error = self._file.append(json.dumps({"step": step, **values}) + "\n")
+        if error is not None and not self._warned:
+            self._warned = True
+            self.say(
+                f"warning: {self._path}: the log cannot be written ({error.strerror}); its lines are kept and "
+                "training goes on: free the storage before the run ends"
+            )
+        for name, value in values.items():
+            if not isinstance(value, list):
+                self._board.add_scalar(name, value, step)
         self._show(step, values)
 
     def _show(self, step: int, values: Mapping[str, Any]) -> None:

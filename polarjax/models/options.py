@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from polarjax.core import ConfigError
@@ -18,18 +19,31 @@ CHOICES = {
     "link": ("softplus", "exp"),
     "dtype": ("float32", "bfloat16"),
 }
+# Open intervals: an average with alpha = 1 never changes, and its logit is infinite.
+INTERVALS = {
+    "alpha_fast": (0.0, 1.0),
+    "alpha_slow": (0.0, 1.0),
+    "fixation_rate": (0.0, math.inf),
+    "saccade_rate": (0.0, math.inf),
+}
 
 
 def check_options(model: Any) -> None:
     """Checks the attributes of a `PolarV1`.
 
     Raises:
-      ConfigError: an option is outside its choices, or the frame is too small for the levels.
+      ConfigError: an option is outside its choices or its interval, or the frame is too small for the levels.
     """
     for field, choices in CHOICES.items():
         if getattr(model, field) not in choices:
             raise ConfigError(
                 f"config.model.kwargs.{field} is {getattr(model, field)!r}; allowed are {', '.join(choices)}."
+            )
+    for field, (low, high) in INTERVALS.items():
+        if not low < getattr(model, field) < high:
+            raise ConfigError(
+                f"config.model.kwargs.{field} is {getattr(model, field)!r}; allowed are numbers between {low:g} and "
+                f"{high:g}, both excluded."
             )
     height, width, _ = model.frame_shape
     check_n_levels(height, width, model.n_levels)

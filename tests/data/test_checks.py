@@ -69,7 +69,9 @@ def test_gaze_that_is_not_finite_in_invalid_bins_is_held(make_session):
     session = open_session(make_session(gaze=gaze, valid=valid))
     np.testing.assert_array_equal(session.gaze[39:44], gaze[[39, 39, 39, 39, 43]])
     np.testing.assert_array_equal(session.gaze[:3], gaze[[2, 2, 2]])
-    assert session.notes == ("non-finite gaze in invalid bins is held at its last finite value",)
+    assert session.notes == (
+        "5 of 180 frames of non-finite gaze, in invalid bins, are held at the last finite one",
+    )
 
 
 def test_gaze_in_pixels_is_refused(make_session):
@@ -142,3 +144,23 @@ def test_trials_are_numbered_runs(make_session):
         make_session(tier=np.full(180, 3, np.uint8))
     with pytest.raises(DataError, match="repeat.npy: is -2 at frame 4"):
         make_session(repeat=np.where(np.arange(180) == 4, -2, -1).astype(np.int32))
+
+
+def test_gaze_whose_unit_cannot_be_degrees_is_refused_with_both_readings(make_session):
+    gaze = session_arrays()["gaze"] * np.float32(10)
+    with pytest.raises(
+        DataError,
+        match=r"the median speed is \d{3} deg/s as stored, and \d+\.?\d* deg/s if the values are pixels",
+    ):
+        make_session(gaze=gaze)
+
+
+def test_a_number_that_stands_for_a_blink_is_reported_and_a_gaze_that_never_moves_is_not(make_session):
+    gaze = session_arrays()["gaze"]
+    gaze[50:60] = -5.0
+    (note,) = open_session(make_session("blink", gaze=gaze, valid=np.ones((180, 3), bool))).notes
+    assert note.startswith(
+        "9 frames of valid bins (5.0%) repeat the gaze of the frame before, first at frame 51"
+    )
+    assert "with (-5, -5); where a number stands for a blink, set valid False" in note
+    assert open_session(make_session("still", gaze=np.zeros_like(gaze))).notes == ()

@@ -9,10 +9,12 @@ from polarjax.engine.state import flatten
 from tests.engine import toy
 
 
-def run(workdir, *, stop=None, data=None, system=None, **overrides):
+def run(workdir, *, stop=None, data=None, system=None, allowed_changes=(), **overrides):
     config = toy.make_config(**overrides)
     data = data or toy.make_data(config.data.batch_size)
-    return loop.train(config, system or toy.make_system(), data, workdir, stop=stop)
+    return loop.train(
+        config, system or toy.make_system(), data, workdir, stop=stop, allowed_changes=allowed_changes
+    )
 
 
 def lines_of(workdir):

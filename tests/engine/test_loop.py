@@ -34,6 +34,11 @@ def test_training_raises_the_bits_per_spike_and_logs_every_number(whole):
             "optim/lr_readout",
             "time/samples_per_second",
             "time/data_wait",
+            "time/step_median_ms",
+            "time/step_p99_ms",
+            "time/training_share",
+            "time/compiled_programs",
+            "train/loss_spikes",
             "temporal/tau_fix_ms",
         ),
     }

@@ -4,8 +4,9 @@ import pytest
 
 from polarjax.core import CheckpointError, NumericError
 from polarjax.engine import compilation
+from polarjax.engine.clock import Clock
 from polarjax.engine.tally import Tally
-from polarjax.engine.writer import Clock, Writer
+from polarjax.engine.writer import Writer
 
 
 def open_writer(workdir, start=0, **kwargs):
@@ -67,8 +68,9 @@ def test_the_tally_survives_json_and_averages_finite_steps_only():
         "train/loss": (0.1 + 0.2) / 2,
         "train/clipped_share": 0.5,
         "train/skipped_steps": 1,
+        "train/loss_spikes": 0,
     }
-    assert tally.take() == {"train/skipped_steps": 1}
+    assert tally.take() == {"train/skipped_steps": 1, "train/loss_spikes": 0}
     tally.add(4, {"finite": False}, max_skipped=2)
     with pytest.raises(NumericError, match=r"2 steps in a row, up to step 5; the last good step is 3"):
         tally.add(5, {"finite": False}, max_skipped=2)
@@ -84,7 +86,13 @@ def test_pauses_are_no_part_of_the_speed(monkeypatch):
         now[0] = 9.0
     now[0] = 10.0
     clock.count(1.0, device_idle=False)
-    assert clock.take(8) == {"time/samples_per_second": 8.0, "time/data_wait": 0.25}
+    assert clock.take(8) == {
+        "time/samples_per_second": 8.0,
+        "time/data_wait": 0.25,
+        "time/step_median_ms": 1000.0,
+        "time/step_p99_ms": 1000.0,
+        "time/training_share": 0.2,
+    }
 
 
 def test_the_compilation_cache_is_quiet_where_it_cannot_be_written(tmp_path, monkeypatch):

@@ -41,6 +41,7 @@ def make_config(**overrides):
                 "max_skipped": 3,
                 "best_metric": "eval/bits_per_spike",
                 "floor_steps": 0,
+                "watchdog_minutes": 5.0,
             },
         }
     )

@@ -1,0 +1,66 @@
+"""What the gaze of a session tells about itself: its unit, lost frames, and numbers that stand for a blink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int, Num
+
+from polarjax.data.arrays import Faults
+
+FASTEST_MEDIAN_DEG_S = 100.0
+REPEATED_SHARE = 0.005
+
+
+def check_gaze_speed(
+    folder: Path,
+    gaze: Num[np.ndarray, "T 2"],
+    trial: Int[np.ndarray, " T"],
+    rate_hz: float,
+    per_degree: float,
+) -> None:
+    """Raises a DataError where the eye moves faster half of the time than an eye can: the unit is wrong.
+
+    Args:
+      folder: the session folder, for messages.
+      gaze: degrees, finite.
+      trial: number of the trial of each frame; steps from one to the next are no movement.
+      rate_hz: frames per second.
+      per_degree: pixels per degree of the stored movie, for what the numbers would mean in pixels.
+    """
+    step = np.linalg.norm(np.diff(gaze, axis=0), axis=1)[np.diff(trial) == 0]
+    speed = float(np.median(step)) * rate_hz if step.size else 0.0
+    if speed > FASTEST_MEDIAN_DEG_S:
+        problem = (
+            f"the median speed is {speed:.0f} deg/s as stored, and {speed / per_degree:.3g} deg/s if the values are "
+            f"pixels; expected at most {FASTEST_MEDIAN_DEG_S:g} deg/s"
+        )
+        raise Faults(folder).error("gaze.npy", problem, "Write degrees, and the rate_hz of the recording")
+
+
+def gaze_notes(
+    gaze: Num[np.ndarray, "T 2"], scored: Bool[np.ndarray, " T"], movie_held: int
+) -> tuple[str, ...]:
+    """Returns what a reader should know of the gaze as stored, and how many frames of movie are held.
+
+    Args:
+      gaze: as stored, before anything is held.
+      scored: True where some unit of the bin is valid.
+      movie_held: number of frames whose image is not finite.
+    """
+    lost = int((~np.isfinite(gaze).all(axis=1)).sum())
+    notes = tuple(
+        f"{count} of {len(gaze)} frames of non-finite {name}, in invalid bins, are held at the last finite one"
+        for name, count in (("gaze", lost), ("stimulus", movie_held))
+        if count
+    )
+    repeated = np.flatnonzero((gaze[1:] == gaze[:-1]).all(axis=1) & scored[1:]) + 1
+    share = len(repeated) / len(gaze)
+    if share > REPEATED_SHARE and np.ptp(gaze[np.isfinite(gaze).all(axis=1)], axis=0).any():
+        x, y = gaze[repeated[0]].tolist()
+        notes += (
+            f"{len(repeated)} frames of valid bins ({share:.1%}) repeat the gaze of the frame before, first at frame "
+            f"{repeated[0]} with ({x:g}, {y:g}); where a number stands for a blink, set valid False",
+        )
+    return notes

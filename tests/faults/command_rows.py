@@ -1,0 +1,86 @@
+"""Commands and config files that are wrong: rows of (id, action, exit code, message)."""
+
+import eval as eval_command
+import train as train_command
+from polarjax.core import PolarjaxError
+from polarjax.engine import checkpoints
+from polarjax.engine.flags import parse_flags
+from polarjax.engine.workdir import claim
+
+
+def train(*arguments):
+    return lambda at: train_command.main([argument.format(at=at.folder) for argument in arguments])
+
+
+def config_file(text, *arguments):
+    def action(place):
+        (place.folder / "a.py").write_text(text)
+        return train("--config", "{at}/a.py", *arguments)(place)
+
+    return action
+
+
+def evaluate(*arguments):
+    def action(place):
+        code = eval_command.main([argument.format(at=place.folder) for argument in arguments])
+        error = PolarjaxError(place.printed())
+        error.exit_code = code
+        raise error
+
+    return action
+
+
+def laptop(place):
+    place.stop(5)
+    state, meta = checkpoints.restore(place.folder / "run")
+    return meta["step"], type(state.params["core"]["kernel"]).__module__
+
+
+def unknown_flag(place):
+    return parse_flags(["--workdri", "x"], {"workdir": ""}, "")
+
+
+def spaces(place):
+    place.folder = place.folder / "a folder"
+    place.run()
+    return place.steps()
+
+
+TYPO = """
+from configs import polar
+def get_config():
+    config = polar.get_config()
+    config.train.num_step = 3
+    return config
+"""
+
+ROWS = [
+    ("U1", unknown_flag, 2, r"unknown flag --workdri; did you mean 'workdir'"),
+    (
+        "U1 nested",
+        train("--config", "configs/polar.py", "--config.train.num_step=3"),
+        2,
+        r"^configs/polar\.py: .*config\.train has no 'num_step'; did you mean 'num_steps'",
+    ),
+    (
+        "U2",
+        config_file(TYPO),
+        2,
+        r"a\.py: config\.train\.num_step is not an option; did you mean 'num_steps'",
+    ),
+    ("U3", train("--config", "configs/polar.py", "lr=3"), 2, "stray argument 'lr=3'"),
+    ("U3 twice", train("--workdir=a", "--workdir=b"), 2, "--workdir is given twice, as 'a' and 'b'"),
+    ("U4", train("--config", "{at}/none.py"), 2, r"none\.py: no such config file"),
+    ("U4 folder", train("--config", "{at}"), 2, "no such config file"),
+    ("U4 syntax", config_file("def get_config(:\n"), 2, r"a\.py:1: invalid syntax"),
+    ("U5", lambda at: claim(at.write() / "spikes.npy").__enter__(), 4, "--workdir .* cannot be written"),
+    ("U5 spaces", spaces, 0, r"^\[8, 12\]$"),
+    ("U8", laptop, 0, r"^\(5, 'numpy'\)$"),
+    ("U10", evaluate("--workdir", "{at}/absent"), 4, "absent does not exist; expected the directory"),
+    (
+        "U10 tier",
+        evaluate("--workdir", "{at}", "--tier", "tests"),
+        2,
+        "--tier is 'tests'; did you mean 'test'",
+    ),
+]
