@@ -118,7 +118,7 @@ class Checkpoints:
         return warnings
 
     def _start(self, tree: PyTree, meta: dict[str, Any], wait: bool) -> None:
-        step, steps = meta["step"], list_steps(self._workdir)
+        step, steps = meta["step"], self._manager.all_steps()  # as all processes know them
         check_free_space(self._folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
         if step in steps:
             if len(steps) == 1:
