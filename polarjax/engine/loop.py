@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from polarjax.core import Data, PyTree, System
@@ -17,9 +18,15 @@ from polarjax.engine import checkpoints, sharding
 from polarjax.engine import workdir as folders
 from polarjax.engine.config import validate
 from polarjax.engine.interruption import Interrupted
-from polarjax.engine.optim import Optimizer, describe_groups, make_optimizer
-from polarjax.engine.state import TrainState, initial_state
-from polarjax.engine.step import first_micro_batch, make_eval_step, make_train_step, metric_name
+from polarjax.engine.optim import describe_groups, make_optimizer
+from polarjax.engine.state import TrainState
+from polarjax.engine.step import (
+    first_micro_batch,
+    make_eval_step,
+    make_initialize,
+    make_train_step,
+    metric_name,
+)
 from polarjax.engine.tally import Tally
 from polarjax.engine.writer import Clock, Writer
 
@@ -47,20 +54,22 @@ def train(
     """
     workdir, batch_size = Path(workdir), config.data.batch_size
     settings, optim = validate(config)
-    sharding.check_batch_size(
-        batch_size, devices=jax.device_count(), sessions=len(data.info.sessions), accumulate=optim.accumulate
-    )
     mesh = sharding.make_mesh()
-    resident = sharding.put_replicated(data.resident, mesh)
-    example = sharding.put_request(data.train(0), mesh)
+    shares = {"batch_size": batch_size, "micro_batches": optim.micro_batches}
+    sharding.check_sharing(**shares, devices=mesh.size, sessions=len(data.info.sessions))
+    put_request = functools.partial(sharding.put_request, mesh=mesh, **shares)
+    resident, example = sharding.put_replicated(data.resident, mesh), put_request(data.train(0))
     params = _abstract_params(system, data, resident, example)
     optimizer = make_optimizer(optim, system.param_group, params, settings.num_steps)
-    train_step = make_train_step(system, optimizer, data.fetch, mesh)
-    evaluate = _make_evaluation(system, data, mesh, resident, batch_size, settings.eval_batches)
+    train_step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
+    eval_step = make_eval_step(system, data.fetch, mesh, deterministic=optim.deterministic)
+    evaluate = _make_evaluation(
+        system, data, eval_step, put_request, resident, batch_size, settings.eval_batches
+    )
     run = folders.describe_run(config, data.info)
     keep = {name: getattr(settings, name) for name in ("keep_latest", "keep_best", "best_metric")}
     with folders.claim(workdir):
-        initialize = _make_initialize(system, data, optimizer, mesh, config.seed)
+        initialize = make_initialize(system, optimizer, data.fetch, mesh, config.seed)
         state, tally, saved, warnings = _continue_or_begin(workdir, run, initialize, resident, example, mesh)
         start, total = int(state.step), settings.num_steps
         folders.write_config(workdir, run["config"])
@@ -78,14 +87,12 @@ def train(
             else:
                 writer.say(f"continuing from step {start}")
             begin = time.monotonic()
-            compiled = train_step.lower(
-                state, resident, sharding.put_request(data.train(start), mesh, optim.accumulate)
-            ).compile()
+            compiled = train_step.lower(state, resident, put_request(data.train(start))).compile()
             writer.say(f"compiled in {time.monotonic() - begin:.1f} s")
             clock, pending = Clock(), None
             for step in range(start + 1, total + 1):
                 begin = time.monotonic()
-                request = sharding.put_request(data.train(step - 1), mesh, optim.accumulate)
+                request = put_request(data.train(step - 1))
                 idle = pending is None or pending["train/loss"].is_ready()
                 clock.count(time.monotonic() - begin, device_idle=idle)
                 state, scalars = compiled(state, resident, request)
@@ -133,16 +140,6 @@ def _abstract_params(system: System, data: Data, resident: PyTree, request: PyTr
     return jax.eval_shape(init, resident, request)
 
 
-def _make_initialize(
-    system: System, data: Data, optimizer: Optimizer, mesh: Mesh, seed: int
-) -> Callable[..., Any]:
-    def initialize(resident, request):
-        batch = data.fetch(resident, first_micro_batch(request))
-        return initial_state(system, optimizer.init, batch, seed)
-
-    return jax.jit(initialize, out_shardings=sharding.replicated(mesh))
-
-
 def _continue_or_begin(
     workdir: Path,
     run: dict[str, Any],
@@ -161,23 +158,21 @@ def _continue_or_begin(
 
 
 def _make_evaluation(
-    system: System, data: Data, mesh: Mesh, resident: PyTree, batch_size: int, eval_batches: int
+    system: System,
+    data: Data,
+    eval_step: Callable[..., PyTree],
+    put_request: Callable[[PyTree], PyTree],
+    resident: PyTree,
+    batch_size: int,
+    eval_batches: int,
 ) -> Callable[[TrainState], dict[str, Any]]:
     """Returns state -> metrics of the validation tier: sums over all its batches, divided once."""
-    eval_step = make_eval_step(system, data.fetch, mesh)
-
-    def batch_sums(state, request):
-        return system.eval_sums(state, data.fetch(resident, first_micro_batch(request)))
 
     def evaluate(state: TrainState) -> dict[str, Any]:
         sums = None
         for request in itertools.islice(data.evaluation(1, batch_size), eval_batches or None):
-            placed = sharding.put_request(request, mesh)
-            if sums is None:
-                shapes = jax.eval_shape(batch_sums, state, placed)
-                zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-                sums = sharding.put_replicated(zeros, mesh)
-            sums = eval_step(state, resident, placed, sums)
+            added = eval_step(state, resident, put_request(request))
+            sums = added if sums is None else jax.tree.map(jnp.add, sums, added)
         if sums is None:
             return {}
         metrics = system.eval_metrics(jax.device_get(sums))

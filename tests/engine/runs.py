@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 
 from polarjax.engine import loop
@@ -13,6 +14,13 @@ def run(workdir, *, stop=None, data=None, system=None, **overrides):
     config = toy.make_config(**overrides)
     data = data or toy.make_data(config.data.batch_size)
     return loop.train(config, system or toy.make_system(), data, workdir, stop=stop)
+
+
+def mesh_of(count):
+    """Returns the mesh of the first devices."""
+    return jax.make_mesh(
+        (count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:count]
+    )
 
 
 def lines_of(workdir):
