@@ -22,7 +22,8 @@ import polarjax.systems
 from polarjax.core import ConfigError, PolarjaxError
 from polarjax.engine import config, sharding
 from polarjax.engine.optim import make_optimizer
-from polarjax.engine.step import first_micro_batch, make_initialize, make_train_step
+from polarjax.engine.state import to_host
+from polarjax.engine.step import make_initialize, make_train_step
 
 WARM_UP = 2
 FLAGS = {
@@ -106,12 +107,15 @@ def _prepare(settings: Any, data: Any) -> tuple:
     def send(step):
         return sharding.put_request(data.train(step), mesh, **shares)
 
-    def init(resident, request):
-        return system.init(jax.random.key(0), data.fetch(resident, first_micro_batch(request)))["params"]
+    def init(resident, rows):
+        return system.init(jax.random.key(0), data.fetch(resident, rows))["params"]
 
-    params = jax.eval_shape(init, resident, send(0))
-    optimizer = make_optimizer(optim, system.param_group, params, train.num_steps)
-    state = make_initialize(system, optimizer, data.fetch, mesh, settings.seed)(resident, send(0))
+    rows = sharding.first_rows(send(0), mesh, settings.data.batch_size)
+    optimizer = make_optimizer(
+        optim, system.param_group, jax.eval_shape(init, resident, rows), train.num_steps
+    )
+    initialize = make_initialize(system, optimizer, data.fetch, settings.seed)
+    state = sharding.put_replicated(to_host(initialize(sharding.on_one_device(resident), rows)), mesh)
     step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
     return step, state, resident, send
 

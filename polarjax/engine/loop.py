@@ -19,9 +19,8 @@ from polarjax.engine import workdir as folders
 from polarjax.engine.config import validate
 from polarjax.engine.interruption import Interrupted
 from polarjax.engine.optim import describe_groups, make_optimizer
-from polarjax.engine.state import TrainState
+from polarjax.engine.state import TrainState, to_host
 from polarjax.engine.step import (
-    first_micro_batch,
     make_eval_step,
     make_initialize,
     make_train_step,
@@ -29,6 +28,8 @@ from polarjax.engine.step import (
 )
 from polarjax.engine.tally import Tally
 from polarjax.engine.writer import Clock, Writer
+
+INITIAL_ROWS = 512  # that what a model learns of its data before the first step comes from, at most
 
 
 def train(
@@ -58,7 +59,8 @@ def train(
     shares = {"batch_size": batch_size, "micro_batches": optim.micro_batches}
     sharding.check_sharing(**shares, devices=mesh.size, sessions=len(data.info.sessions))
     put_request = functools.partial(sharding.put_request, mesh=mesh, **shares)
-    resident, example = sharding.put_replicated(data.resident, mesh), put_request(data.train(0))
+    resident = sharding.put_replicated(data.resident, mesh)
+    example = sharding.first_rows(put_request(data.train(0)), mesh, INITIAL_ROWS)
     params = _abstract_params(system, data, resident, example)
     optimizer = make_optimizer(optim, system.param_group, params, settings.num_steps)
     train_step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
@@ -69,7 +71,7 @@ def train(
     run = folders.describe_run(config, data.info)
     keep = {name: getattr(settings, name) for name in ("keep_latest", "keep_best", "best_metric")}
     with folders.claim(workdir):
-        initialize = make_initialize(system, optimizer, data.fetch, mesh, config.seed)
+        initialize = make_initialize(system, optimizer, data.fetch, config.seed)
         state, tally, saved, warnings = _continue_or_begin(workdir, run, initialize, resident, example, mesh)
         start, total = int(state.step), settings.num_steps
         folders.write_config(workdir, run["config"])
@@ -131,13 +133,13 @@ def train(
     return state
 
 
-def _abstract_params(system: System, data: Data, resident: PyTree, request: PyTree) -> PyTree:
+def _abstract_params(system: System, data: Data, resident: PyTree, rows: PyTree) -> PyTree:
     """Returns the shapes of the parameters without computing them."""
 
-    def init(resident, request):
-        return system.init(jax.random.key(0), data.fetch(resident, first_micro_batch(request)))["params"]
+    def init(resident, rows):
+        return system.init(jax.random.key(0), data.fetch(resident, rows))["params"]
 
-    return jax.eval_shape(init, resident, request)
+    return jax.eval_shape(init, resident, rows)
 
 
 def _continue_or_begin(
@@ -145,15 +147,16 @@ def _continue_or_begin(
     run: dict[str, Any],
     initialize: Callable[..., Any],
     resident: PyTree,
-    request: PyTree,
+    rows: PyTree,
     mesh: Mesh,
 ) -> tuple[TrainState, Tally, bool, list[str]]:
     """Returns the newest intact state of the folder, or a new one; whether it was saved; warnings of damage."""
     saved, warnings = checkpoints.latest_intact(workdir)
     if saved is None:
-        return initialize(resident, request), Tally(), False, []
+        first = to_host(initialize(sharding.on_one_device(resident), rows))
+        return sharding.put_replicated(first, mesh), Tally(), False, []
     folders.refuse_other_run(workdir, saved[1], run)
-    matched = checkpoints.match_state(saved[0], jax.eval_shape(initialize, resident, request))
+    matched = checkpoints.match_state(saved[0], jax.eval_shape(initialize, resident, rows))
     return sharding.put_replicated(matched, mesh), Tally(saved[1]["tally"]), True, warnings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -141,20 +142,28 @@ def on_every_device(function: Callable[..., Any], mesh: Mesh, *, split: int) -> 
     return run
 
 
-def gather_first(request: PyTree, number: int) -> PyTree:
-    """Returns the rows of the first micro-batches, on every device; to be called by `on_every_device`.
+def first_rows(request: PyTree, mesh: Mesh, limit: int) -> PyTree:
+    """Gathers the first micro-batches of a request on one device of every process.
 
     Args:
-      request: the micro-batches of this device, [K/devices, B/K, ..].
-      number: of the K micro-batches.
+      request: [K, B/K, ..], from `put_request`.
+      limit: largest number of rows, unless one micro-batch has more.
     """
+    micro_batches, rows = jax.tree.leaves(request)[0].shape[:2]
+    number = min(max(limit // rows, 1), micro_batches)
 
     def gather(leaf):
         index = jax.lax.axis_index(AXIS) * leaf.shape[0] + jnp.arange(leaf.shape[0])
         slots = jnp.zeros((number, *leaf.shape[1:]), leaf.dtype).at[index].set(leaf, mode="drop")
         return jax.lax.psum(slots, AXIS).reshape(-1, *leaf.shape[2:])
 
-    return jax.tree.map(gather, request)
+    gathered = jax.jit(on_every_device(functools.partial(jax.tree.map, gather), mesh, split=0))(request)
+    return on_one_device(gathered)
+
+
+def on_one_device(tree: PyTree) -> PyTree:
+    """Returns replicated arrays as they lie on the first device of this process; nothing is copied."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def sum_micro_batches(
@@ -177,6 +186,10 @@ def sum_micro_batches(
     """
     local = jax.tree.leaves(request)[0].shape[0]
     count, start = local * jax.lax.axis_size(AXIS), jax.lax.axis_index(AXIS) * local
+    if (
+        local == 1
+    ):  # the choice among one would vanish from the program, and what is left be compiled otherwise
+        request = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), request)
     once = jax.jit(
         lambda rows, index: function(rows, index, count)
     )  # traced once, for its shapes and the loop
@@ -185,7 +198,8 @@ def sum_micro_batches(
     slots = count if deterministic else 1
 
     def add(index, sums):
-        rows = jax.lax.optimization_barrier(_row(request, index - start))
+        # the index is in the barrier so that nothing behind it is taken for a constant and moved out of the loop
+        rows, index = jax.lax.optimization_barrier((_row(request, index - start), index))
         vector = jax.lax.optimization_barrier(ravel_pytree(once(rows, index))[0])
         return sums.at[index % slots].add(vector)
 

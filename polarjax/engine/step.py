@@ -13,28 +13,22 @@ from jaxtyping import Array, Bool
 
 from polarjax.core import PyTree, System
 from polarjax.engine.optim import Optimizer
-from polarjax.engine.sharding import gather_first, on_every_device, sum_micro_batches
+from polarjax.engine.sharding import on_every_device, sum_micro_batches
 from polarjax.engine.state import TrainState, initial_state
-
-INITIAL_ROWS = 512
 
 
 def make_initialize(
-    system: System, optimizer: Optimizer, fetch: Callable[..., Any], mesh: Mesh, seed: int
+    system: System, optimizer: Optimizer, fetch: Callable[..., Any], seed: int
 ) -> jax.stages.Wrapped:
-    """Compiles (resident, request [K, B/K, ..]) -> the state before the first step.
+    """Compiles (resident, rows [b, ..]) -> the state before the first step.
 
-    Every device computes all of it, from the micro-batches that hold the first 512 rows (or from one, if that holds
-    more), so the state does not know how many devices there are.
+    It is computed on one device, by the same program however many there are, and then copied to all.
     """
 
-    def initialize(resident: PyTree, request: PyTree):
-        local, rows = jax.tree.leaves(request)[0].shape[:2]
-        number = min(max(INITIAL_ROWS // rows, 1), local * mesh.size)
-        batch = fetch(resident, jax.lax.optimization_barrier(gather_first(request, number)))
-        return initial_state(system, optimizer.init, batch, seed)
+    def initialize(resident: PyTree, rows: PyTree):
+        return initial_state(system, optimizer.init, fetch(resident, rows), seed)
 
-    return jax.jit(on_every_device(initialize, mesh, split=1))
+    return jax.jit(initialize)
 
 
 def make_train_step(
@@ -110,11 +104,6 @@ def make_eval_step(
         return sum_micro_batches(micro_batch, request, deterministic=deterministic)[0]
 
     return jax.jit(on_every_device(eval_step, mesh, split=2))
-
-
-def first_micro_batch(request: PyTree) -> PyTree:
-    """Returns the rows [B/K, ..] of the first of K micro-batches."""
-    return jax.tree.map(lambda leaf: leaf[0], request)
 
 
 def metric_name(prefix: str, name: str) -> str:

@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 from polarjax.engine import interruption, sharding
 from polarjax.engine.optim import OptimConfig, make_optimizer
-from polarjax.engine.state import flatten
-from polarjax.engine.step import first_micro_batch, make_eval_step, make_initialize, make_train_step
+from polarjax.engine.state import flatten, to_host
+from polarjax.engine.step import make_eval_step, make_initialize, make_train_step
 from tests.engine import tiny_polar, toy
 from tests.engine.runs import assert_same_bits, lines_of, mesh_of, run, without_times
 
@@ -32,16 +31,18 @@ def prepare(config, system, data, mesh):
     def put(step):
         return sharding.put_request(data.train(step), mesh, batch_size=8, micro_batches=4)
 
-    def init(resident, request):
-        return system.init(jax.random.key(0), data.fetch(resident, first_micro_batch(request)))["params"]
+    def init(resident, rows):
+        return system.init(jax.random.key(0), data.fetch(resident, rows))["params"]
 
-    params = jax.eval_shape(init, resident, put(0))
+    here = (sharding.on_one_device(resident), sharding.first_rows(put(0), mesh, 8))
     optim = OptimConfig.read(config.optim, config.train.num_steps)
+    params = jax.eval_shape(init, *here)
     optimizer = make_optimizer(optim, system.param_group, params, config.train.num_steps)
-    first = make_initialize(system, optimizer, data.fetch, mesh, 0).lower(resident, put(0)).compile(QUICK)
+    first = make_initialize(system, optimizer, data.fetch, 0).lower(*here).compile(QUICK)(*here)
+    state = sharding.put_replicated(to_host(first), mesh)
     step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
     evaluate = make_eval_step(system, data.fetch, mesh, deterministic=optim.deterministic)
-    return step, evaluate, first(resident, put(0)), resident, put
+    return step, evaluate, state, resident, put
 
 
 def end_of_polar(dtype, count):
@@ -138,14 +139,10 @@ def test_sums_are_added_in_one_order_and_keep_integers_and_the_sign_of_zero(coun
     assert sums["number"].dtype == np.int32
 
 
-def test_the_first_rows_are_the_same_on_every_device():
-    values = np.arange(16, dtype=np.uint8)
-    mesh = mesh_of(4)
+@pytest.mark.parametrize(("limit", "number"), [(1, 2), (10, 10), (11, 10), (99, 16)])
+def test_the_first_rows_come_in_whole_micro_batches(limit, number):
+    values, mesh = np.arange(16, dtype=np.uint8), mesh_of(4)
     placed = sharding.put_request(values, mesh, batch_size=16, micro_batches=8)
-    gathered = jax.shard_map(
-        lambda request: sharding.gather_first(request, 5)[None],
-        mesh=mesh,
-        in_specs=PartitionSpec("data"),
-        out_specs=PartitionSpec("data"),
-    )(placed)
-    np.testing.assert_array_equal(gathered, np.broadcast_to(values[:10], (4, 10)))
+    rows = sharding.first_rows(placed, mesh, limit)
+    np.testing.assert_array_equal(rows, values[:number])
+    assert len(rows.sharding.device_set) == 1

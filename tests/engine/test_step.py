@@ -22,9 +22,9 @@ def parts():
     def put(request):
         return sharding.put_request(request, mesh, batch_size=8, micro_batches=4)
 
-    first = make_initialize(system, optimizer, data.fetch, mesh, 0)
+    first = to_host(make_initialize(system, optimizer, data.fetch, 0)(data.resident, data.train(0)))
     step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=True)
-    return data, system, mesh, resident, step, lambda: first(resident, put(data.train(0))), put
+    return data, system, mesh, resident, step, lambda: sharding.put_replicated(first, mesh), put
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counter(parts):

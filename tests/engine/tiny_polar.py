@@ -8,7 +8,7 @@ from polarjax.core import Batch, Data, DataInfo, SessionInfo
 from tests.engine import toy
 
 FRAMES, LENGTH, PREDICTED, SIDE = 64, 5, 3, 13
-KWARGS = {"n_levels": 2, "n_pairs": 2, "kernel_size": 5, "code_width": 4, "dtype": "float32"}
+KWARGS = {"n_levels": 1, "n_pairs": 2, "kernel_size": 5, "code_width": 4, "dtype": "float32"}
 UNITS = (3, 2)
 
 
