@@ -23,8 +23,8 @@ from polarjax.core import ConfigError, PolarjaxError
 from polarjax.engine import config, sharding
 from polarjax.engine.flags import parse_flags
 from polarjax.engine.optim import make_optimizer
-from polarjax.engine.state import initial_state
-from polarjax.engine.step import first_micro_batch, make_train_step
+from polarjax.engine.state import to_host
+from polarjax.engine.step import make_initialize, make_train_step
 
 WARM_UP = 2
 FLAGS = {
@@ -102,26 +102,23 @@ def _prepare(settings: Any, data: Any) -> tuple:
     system = polarjax.systems.build(settings, data.info)
     mesh = sharding.make_mesh()
     resident = sharding.put_replicated(data.resident, mesh)
-    example = sharding.put_request(data.train(0), mesh)
-
-    def first_batch(resident, request):
-        return data.fetch(resident, first_micro_batch(request))
-
-    def init(resident, request):
-        return system.init(jax.random.key(0), first_batch(resident, request))["params"]
-
-    params = jax.eval_shape(init, resident, example)
-    optimizer = make_optimizer(optim, system.param_group, params, train.num_steps)
-
-    def start(resident, request):
-        return initial_state(system, optimizer.init, first_batch(resident, request), settings.seed)
-
-    state = jax.jit(start, out_shardings=sharding.replicated(mesh))(resident, example)
+    shares = {"batch_size": settings.data.batch_size, "micro_batches": optim.micro_batches}
+    sharding.check_sharing(**shares, devices=mesh.size, sessions=len(data.info.sessions))
 
     def send(step):
-        return sharding.put_request(data.train(step), mesh, optim.accumulate)
+        return sharding.put_request(data.train(step), mesh, **shares)
 
-    return make_train_step(system, optimizer, data.fetch, mesh), state, resident, send
+    def init(resident, rows):
+        return system.init(jax.random.key(0), data.fetch(resident, rows))["params"]
+
+    rows = sharding.first_rows(send(0), mesh, settings.data.batch_size)
+    optimizer = make_optimizer(
+        optim, system.param_group, jax.eval_shape(init, resident, rows), train.num_steps
+    )
+    initialize = make_initialize(system, optimizer, data.fetch, settings.seed)
+    state = sharding.put_replicated(to_host(initialize(sharding.on_one_device(resident), rows)), mesh)
+    step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
+    return step, state, resident, send
 
 
 def _count(text: str) -> int:

@@ -59,7 +59,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optim.clip_norm = 5.0
     config.optim.warmup_steps = 15 * 1024
     config.optim.schedule = "cosine"
-    config.optim.accumulate = 1
+    config.optim.micro_batches = 8  # the devices share them: 1, 2, 4 or 8 devices, to the same bits
+    config.optim.deterministic = True
 
     config.train = ConfigDict()
     config.train.num_steps = 100 * 1024
@@ -94,6 +95,7 @@ def make_quick(config: ConfigDict) -> ConfigDict:
     config.optim.groups.temporal.learning_rate = 1e-2
     config.optim.groups.readout.learning_rate = 1.5e-2
     config.optim.warmup_steps = 50
+    config.optim.micro_batches = 4
 
     config.train.num_steps = 600
     config.train.log_every = 20

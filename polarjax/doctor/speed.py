@@ -18,7 +18,7 @@ from polarjax.doctor.findings import OK, Finding, failure
 from polarjax.engine import sharding
 from polarjax.engine.optim import OptimConfig, make_optimizer
 from polarjax.engine.state import initial_state
-from polarjax.engine.step import first_micro_batch, make_train_step
+from polarjax.engine.step import make_train_step
 
 SIZE, REPEATS, STEPS, TOLERANCE = 1024, 5, 5, 1e-3
 WINDOW, FRAMES, PREDICTED, UNITS = 16, 12, 6, 4
@@ -89,7 +89,8 @@ def _prepare(batch: Batch) -> tuple[jax.stages.Wrapped, Any, Any]:
                 "clip_norm": 5.0,
                 "warmup_steps": 0,
                 "schedule": "constant",
-                "accumulate": 1,
+                "micro_batches": jax.device_count(),
+                "deterministic": True,
             },
         }
     )
@@ -97,21 +98,21 @@ def _prepare(batch: Batch) -> tuple[jax.stages.Wrapped, Any, Any]:
     session = SessionInfo("noise", "", units, (0.5,) * UNITS, ((0.0, 0.0),) * UNITS, "", "")
     system = systems.build(config, DataInfo((session,), 120.0, 10.0, (WINDOW, WINDOW, 1)))
     mesh = sharding.make_mesh()
-    request = sharding.put_request(batch, mesh)
+    optim = OptimConfig.read(config.optim, STEPS)
+    request = sharding.put_request(
+        batch, mesh, batch_size=len(batch.stimulus), micro_batches=optim.micro_batches
+    )
+    params = jax.eval_shape(lambda rows: system.init(jax.random.key(0), rows)["params"], batch)
+    optimizer = make_optimizer(optim, system.param_group, params, STEPS)
 
-    def first_params(request):
-        return system.init(jax.random.key(0), first_micro_batch(request))["params"]
-
-    params = jax.eval_shape(first_params, request)
-    optimizer = make_optimizer(OptimConfig.read(config.optim, STEPS), system.param_group, params, STEPS)
-
-    def start(request):
-        return initial_state(system, optimizer.init, first_micro_batch(request), 0)
+    def start(rows):
+        return initial_state(system, optimizer.init, rows, 0)
 
     # Computed once, so that compiling it well would take longer than it saves.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    state = jax.jit(start, out_shardings=sharding.replicated(mesh), compiler_options=options)(request)
-    return make_train_step(system, optimizer, lambda resident, rows: rows, mesh), state, request
+    state = jax.jit(start, out_shardings=sharding.replicated(mesh), compiler_options=options)(batch)
+    step = make_train_step(system, optimizer, lambda resident, rows: rows, mesh, deterministic=True)
+    return step, state, request
 
 
 def _seconds(compute) -> float:

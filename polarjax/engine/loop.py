@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Collection
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from polarjax.core import Data, PyTree, System
@@ -20,9 +21,9 @@ from polarjax.engine.compilation import ProgramCount
 from polarjax.engine.config import TrainConfig, validate
 from polarjax.engine.interruption import Interrupted
 from polarjax.engine.memory import check_memory, memory_errors
-from polarjax.engine.optim import Optimizer, describe_groups, make_optimizer
-from polarjax.engine.state import TrainState, initial_state
-from polarjax.engine.step import first_micro_batch, make_eval_step, make_train_step, metric_name
+from polarjax.engine.optim import describe_groups, make_optimizer
+from polarjax.engine.state import TrainState, to_host
+from polarjax.engine.step import make_eval_step, make_initialize, make_train_step, metric_name
 from polarjax.engine.tally import Tally
 from polarjax.engine.watchdog import Watchdog
 from polarjax.engine.writer import Writer
@@ -45,6 +46,9 @@ class _Begin(NamedTuple):
     saved: bool
     warnings: list[str]
     changes: list[dict[str, Any]]
+
+
+INITIAL_ROWS = 512  # that what a model learns of its data before the first step comes from, at most
 
 
 def train(
@@ -77,19 +81,20 @@ def train(
     """
     began, workdir, batch_size = time.monotonic(), Path(workdir), config.data.batch_size
     settings, optim = validate(config)
-    sharding.check_batch_size(
-        batch_size, devices=jax.device_count(), sessions=len(data.info.sessions), accumulate=optim.accumulate
-    )
     mesh = sharding.make_mesh()
+    shares = {"batch_size": batch_size, "micro_batches": optim.micro_batches}
+    sharding.check_sharing(**shares, devices=mesh.size, sessions=len(data.info.sessions))
+    put_request = functools.partial(sharding.put_request, mesh=mesh, **shares)
     resident = sharding.put_replicated(data.resident, mesh)
-    example = sharding.put_request(data.train(0), mesh)
+    example = sharding.first_rows(put_request(data.train(0)), mesh, INITIAL_ROWS)
     params = _abstract_params(system, data, resident, example)
     optimizer = make_optimizer(optim, system.param_group, params, settings.num_steps)
-    train_step = make_train_step(system, optimizer, data.fetch, mesh)
-    evaluate = _make_evaluation(system, data, mesh, resident, batch_size, settings.eval_batches)
+    train_step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
+    eval_step = make_eval_step(system, data.fetch, mesh, deterministic=optim.deterministic)
+    evaluate = _evaluation(system, data, eval_step, put_request, resident, batch_size, settings.eval_batches)
     run = folders.describe_run(config, data.info)
     with folders.claim(workdir):
-        initialize = _make_initialize(system, data, optimizer, mesh, config.seed)
+        initialize = make_initialize(system, optimizer, data.fetch, config.seed)
         found = _continue_or_begin(workdir, run, initialize, resident, example, mesh, allowed_changes)
         state, tally, start, total = found.state, found.tally, int(found.state.step), settings.num_steps
         run |= {"changes": found.changes, "due": False}
@@ -106,14 +111,14 @@ def train(
             if not found.saved:
                 saver.save(state, {**run, "metrics": {}, "tally": tally.to_dict()}, wait=True)
             watchdog.alive(long=True)
-            request = sharding.put_request(data.train(start), mesh, optim.accumulate)
+            request = put_request(data.train(start))
             compiled = _compile(train_step, (state, resident, request), batch_size, writer)
             clock, pending = Clock(began), None
             for step in range(start + (not found.due), total + 1):
                 if step > start:
                     watchdog.alive()
                     waiting = time.monotonic()
-                    request = sharding.put_request(data.train(step - 1), mesh, optim.accumulate)
+                    request = put_request(data.train(step - 1))
                     idle = pending is None or pending["train/loss"].is_ready()
                     clock.count(time.monotonic() - waiting, device_idle=idle)
                     state, scalars = compiled(state, resident, request)
@@ -192,23 +197,13 @@ def _polling(stop: Callable[[int], bool] | None, step: int, watchdog: Watchdog) 
     return polled
 
 
-def _abstract_params(system: System, data: Data, resident: PyTree, request: PyTree) -> PyTree:
+def _abstract_params(system: System, data: Data, resident: PyTree, rows: PyTree) -> PyTree:
     """Returns the shapes of the parameters without computing them."""
 
-    def init(resident, request):
-        return system.init(jax.random.key(0), data.fetch(resident, first_micro_batch(request)))["params"]
+    def init(resident, rows):
+        return system.init(jax.random.key(0), data.fetch(resident, rows))["params"]
 
-    return jax.eval_shape(init, resident, request)
-
-
-def _make_initialize(
-    system: System, data: Data, optimizer: Optimizer, mesh: Mesh, seed: int
-) -> Callable[..., Any]:
-    def initialize(resident, request):
-        batch = data.fetch(resident, first_micro_batch(request))
-        return initial_state(system, optimizer.init, batch, seed)
-
-    return jax.jit(initialize, out_shardings=sharding.replicated(mesh))
+    return jax.eval_shape(init, resident, rows)
 
 
 def _continue_or_begin(
@@ -216,17 +211,18 @@ def _continue_or_begin(
     run: dict[str, Any],
     initialize: Callable[..., Any],
     resident: PyTree,
-    request: PyTree,
+    rows: PyTree,
     mesh: Mesh,
     allowed_changes: Collection[str],
 ) -> _Begin:
     """Returns the newest intact state of the folder, or a new one."""
     saved, damages = checkpoints.latest_intact(workdir)
     if saved is None:
-        return _Begin(initialize(resident, request), Tally(), False, False, [], [])
+        first = to_host(initialize(sharding.on_one_device(resident), rows))
+        return _Begin(sharding.put_replicated(first, mesh), Tally(), False, False, [], [])
     state, meta = saved
     changes = folders.refuse_other_run(workdir, meta, run, allowed_changes)
-    matched = checkpoints.match_state(state, jax.eval_shape(initialize, resident, request))
+    matched = checkpoints.match_state(state, jax.eval_shape(initialize, resident, rows))
     told = [
         *(f"warning: {damage}" for damage in damages),
         *(
@@ -245,29 +241,27 @@ def _continue_or_begin(
     )
 
 
-def _make_evaluation(
-    system: System, data: Data, mesh: Mesh, resident: PyTree, batch_size: int, eval_batches: int
+def _evaluation(
+    system: System,
+    data: Data,
+    eval_step: Callable[..., PyTree],
+    put_request: Callable[[PyTree], PyTree],
+    resident: PyTree,
+    batch_size: int,
+    eval_batches: int,
 ) -> Callable[[TrainState, Callable[[], bool]], dict[str, Any] | None]:
     """Returns (state, polled) -> metrics of the validation tier: sums over all its batches, divided once.
 
     Before each batch `polled` is asked whether to leave; the metrics are None then.
     """
-    eval_step = make_eval_step(system, data.fetch, mesh)
-
-    def batch_sums(state, request):
-        return system.eval_sums(state, data.fetch(resident, first_micro_batch(request)))
 
     def evaluate(state: TrainState, polled: Callable[[], bool]) -> dict[str, Any] | None:
         sums = None
         for request in itertools.islice(data.evaluation(1, batch_size), eval_batches or None):
             if polled():
                 return None
-            placed = sharding.put_request(request, mesh)
-            if sums is None:
-                shapes = jax.eval_shape(batch_sums, state, placed)
-                zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-                sums = sharding.put_replicated(zeros, mesh)
-            sums = eval_step(state, resident, placed, sums)
+            added = eval_step(state, resident, put_request(request))
+            sums = added if sums is None else jax.tree.map(jnp.add, sums, added)
         if sums is None:
             return {}
         metrics = system.eval_metrics(jax.device_get(sums))

@@ -10,7 +10,7 @@ import jax
 
 from polarjax.core import ConfigError
 
-REMEDY = "lower config.data.batch_size, or raise config.optim.accumulate"
+REMEDY = "lower config.data.batch_size, or raise config.optim.micro_batches"
 
 
 def needed_bytes(compiled: Any) -> int | None:

@@ -41,7 +41,8 @@ class OptimConfig:
       clip_norm: largest global norm of the gradient over all trained parameters.
       warmup_steps: steps of the linear rise from 0.
       schedule: 'cosine' (to 0 at the last step) or 'constant', after the warm-up.
-      accumulate: K, number of micro-batches whose gradients are averaged in a step.
+      micro_batches: K; the loss of a step is the mean of its K micro-batches' losses. A multiple of the devices.
+      deterministic: whether the state's bits are those of any number of devices, at K times the traffic between them.
     """
 
     groups: Any
@@ -51,7 +52,8 @@ class OptimConfig:
     clip_norm: Annotated[float, Range(0.0, low_open=True)]
     warmup_steps: Annotated[int, Range(0)]
     schedule: str
-    accumulate: Annotated[int, Range(1)]
+    micro_batches: Annotated[int, Range(1)]
+    deterministic: bool
 
     @classmethod
     def read(cls, section: Any, num_steps: int) -> OptimConfig:

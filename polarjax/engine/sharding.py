@@ -1,17 +1,22 @@
-"""Devices and processes: one mesh, replicated state, batches split along their leading axis."""
+"""Devices and processes: one mesh, replicated state, whole micro-batches on every device, one sum over all."""
 
 from __future__ import annotations
 
-import math
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 from polarjax.core import ConfigError, PyTree
 
 FLAGS = ("coordinator_address", "num_processes", "process_id")
+AXIS = "data"
 
 
 def initialize_distributed(flags: Mapping[str, str]) -> None:
@@ -55,35 +60,42 @@ def _several_processes_announced() -> bool:
 
 
 def make_mesh() -> Mesh:
-    """Returns one axis, 'data', over all devices of all processes."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    """Returns one axis, 'data', over all devices of all processes, those of a process side by side as its rows are."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def check_batch_size(batch_size: int, *, devices: int, sessions: int, accumulate: int) -> None:
-    """Checks that micro-batches can be shared by the devices and keep the order of the sessions.
+def check_sharing(batch_size: int, *, micro_batches: int, devices: int, sessions: int) -> None:
+    """Checks that the devices can share the micro-batches and that each holds as many segments of every session.
 
     Raises:
-      ConfigError: with the nearest sizes that work.
+      ConfigError: with the nearest numbers that work.
     """
-    unit = accumulate * math.lcm(devices, sessions)
-    if batch_size % unit:
-        below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
-        nearest = f"{below} and {above}" if below else f"{above}"
+    if micro_batches % devices:
         raise ConfigError(
-            f"config.data.batch_size is {batch_size}, which {devices} devices, {sessions} sessions and "
-            f"config.optim.accumulate = {accumulate} cannot share: it must be a multiple of {unit}; "
-            f"the nearest valid sizes are {nearest}"
+            f"config.optim.micro_batches is {micro_batches}, which {devices} devices cannot share: each computes whole "
+            f"ones, so it must be a multiple of {devices}; {_nearest(micro_batches, devices)}"
         )
+    unit = micro_batches * sessions
+    if batch_size % unit:
+        raise ConfigError(
+            f"config.data.batch_size is {batch_size}, which config.optim.micro_batches = {micro_batches} of "
+            f"{sessions} sessions cannot share: it must be a multiple of {unit}; {_nearest(batch_size, unit)}"
+        )
+
+
+def _nearest(value: int, unit: int) -> str:
+    below, above = value // unit * unit, (value // unit + 1) * unit
+    return (
+        f"the nearest valid values are {below} and {above}"
+        if below
+        else f"the nearest valid value is {above}"
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a value that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
-
-
-def split(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch [B, ..]: each device holds its rows."""
-    return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -92,17 +104,118 @@ def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, leaf.shape), tree)
 
 
-def put_request(request: PyTree, mesh: Mesh, micro_batches: int = 1) -> PyTree:
-    """Sends a request [B, ..] to the devices as [K, B/K, ..], each device getting its rows of each micro-batch.
+def put_request(request: PyTree, mesh: Mesh, *, batch_size: int, micro_batches: int) -> PyTree:
+    """Sends a request to the devices as [K, B/K, ..]: micro-batches of contiguous rows, each whole on one device.
 
     Args:
-      request: host arrays of the global batch, equal in all processes; each process hands over its rows.
-      micro_batches: K, of contiguous rows.
+      request: host arrays [B, ..] of the global batch, equal in all processes, or the rows [B/P, ..] of this one of P.
+      batch_size: B.
+      micro_batches: K.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+    sharding, rows = NamedSharding(mesh, PartitionSpec(AXIS)), batch_size // micro_batches
 
     def put(leaf):
-        leaf = leaf.reshape(micro_batches, leaf.shape[0] // micro_batches, *leaf.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, leaf, leaf.shape)
+        local = leaf.reshape(-1, rows, *leaf.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, local, (micro_batches, rows, *leaf.shape[1:]))
 
     return jax.tree.map(put, request)
+
+
+def on_every_device(function: Callable[..., Any], mesh: Mesh, *, split: int) -> Callable[..., Any]:
+    """Runs a function of replicated values and one request as it stands on every device.
+
+    Args:
+      split: which argument is the request [K, B/K, ..]; the function sees the micro-batches of its device.
+
+    Returns:
+      The function of global arrays; its results must be equal on all devices.
+    """
+
+    def run(*arguments):
+        specs = tuple(PartitionSpec(AXIS) if i == split else PartitionSpec() for i in range(len(arguments)))
+        # without check_vma JAX adds no sums of its own: what is summed, and when, is written down here
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
+        )
+        return mapped(*arguments)
+
+    return run
+
+
+def first_rows(request: PyTree, mesh: Mesh, limit: int) -> PyTree:
+    """Gathers the first micro-batches of a request on one device of every process.
+
+    Args:
+      request: [K, B/K, ..], from `put_request`.
+      limit: largest number of rows, unless one micro-batch has more.
+    """
+    micro_batches, rows = jax.tree.leaves(request)[0].shape[:2]
+    number = min(max(limit // rows, 1), micro_batches)
+
+    def gather(leaf):
+        index = jax.lax.axis_index(AXIS) * leaf.shape[0] + jnp.arange(leaf.shape[0])
+        slots = jnp.zeros((number, *leaf.shape[1:]), leaf.dtype).at[index].set(leaf, mode="drop")
+        return jax.lax.psum(slots, AXIS).reshape(-1, *leaf.shape[2:])
+
+    gathered = jax.jit(on_every_device(functools.partial(jax.tree.map, gather), mesh, split=0))(request)
+    return on_one_device(gathered)
+
+
+def on_one_device(tree: PyTree) -> PyTree:
+    """Returns replicated arrays as they lie on the first device of this process; nothing is copied."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def sum_micro_batches(
+    function: Callable[..., PyTree], request: PyTree, *, deterministic: bool
+) -> tuple[PyTree, int]:
+    """Adds a function's results over the micro-batches of all devices, in one all-reduce of one vector.
+
+    A device walks through its micro-batches in a loop whose body is compiled for the shape of one. If
+    deterministic, each result has a row of its own in a matrix [K, P] that is 0 elsewhere; adding zeros is exact, so
+    after the all-reduce every device holds the same K rows and adds them in the same order. Otherwise
+    each device adds its own first, and the last bits depend on how many devices there are.
+
+    Args:
+      function: (rows [B/K, ..], number k of the micro-batch, K) -> pytree of P numbers.
+      request: the micro-batches of this device; to be called by `on_every_device`.
+      deterministic: whether the sum's bits are those of any number of devices, at K times the traffic.
+
+    Returns:
+      The sums, equal on every device, and K.
+    """
+    local = jax.tree.leaves(request)[0].shape[0]
+    count, start = local * jax.lax.axis_size(AXIS), jax.lax.axis_index(AXIS) * local
+    if (
+        local == 1
+    ):  # the choice among one would vanish from the program, and what is left be compiled otherwise
+        request = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), request)
+    once = jax.jit(
+        lambda rows, index: function(rows, index, count)
+    )  # traced once, for its shapes and the loop
+    shapes = jax.eval_shape(once, _row(request, 0), start)
+    empty, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+    slots = count if deterministic else 1
+
+    def add(index, sums):
+        # the index is in the barrier so that nothing behind it is taken for a constant and moved out of the loop
+        rows, index = jax.lax.optimization_barrier((_row(request, index - start), index))
+        vector = jax.lax.optimization_barrier(ravel_pytree(once(rows, index))[0])
+        return sums.at[index % slots].add(vector)
+
+    sums = jax.lax.fori_loop(start, start + local, add, jnp.zeros((slots, *empty.shape), empty.dtype))
+    # one device needs no all-reduce: the barrier keeps what follows from being compiled together with the loop
+    sums = jax.lax.optimization_barrier(jax.lax.psum(sums, AXIS))
+    return unravel(_tree_sum(sums)), count
+
+
+def _row(request: PyTree, index: Any) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), request)
+
+
+def _tree_sum(rows: Shaped[Array, "K P"]) -> Shaped[Array, " P"]:
+    """Adds neighbours, then neighbouring sums, and so on."""
+    while rows.shape[0] > 1:
+        pairs = rows.shape[0] // 2 * 2
+        rows = jnp.concatenate([rows[0:pairs:2] + rows[1:pairs:2], rows[pairs:]])
+    return rows[0]

@@ -11,54 +11,99 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool
 
-from polarjax.core import LossOutput, PyTree, System
+from polarjax.core import PyTree, System
 from polarjax.engine.optim import Optimizer
-from polarjax.engine.sharding import replicated, split
-from polarjax.engine.state import TrainState
+from polarjax.engine.sharding import on_every_device, sum_micro_batches
+from polarjax.engine.state import TrainState, initial_state
+
+
+def make_initialize(
+    system: System, optimizer: Optimizer, fetch: Callable[..., Any], seed: int
+) -> jax.stages.Wrapped:
+    """Compiles (resident, rows [b, ..]) -> the state before the first step.
+
+    It is computed on one device, by the same program however many there are, and then copied to all.
+    """
+
+    def initialize(resident: PyTree, rows: PyTree):
+        return initial_state(system, optimizer.init, fetch(resident, rows), seed)
+
+    return jax.jit(initialize)
 
 
 def make_train_step(
-    system: System, optimizer: Optimizer, fetch: Callable[..., Any], mesh: Mesh
+    system: System, optimizer: Optimizer, fetch: Callable[..., Any], mesh: Mesh, *, deterministic: bool
 ) -> jax.stages.Wrapped:
     """Compiles (state, resident, request [K, B/K, ..]) -> (state, scalars). The old state is donated.
 
+        loss(params) = 1/K sum_k system.loss(params, state, micro-batch k, key k)
+
+    This, and not the mean over B rows, is what a step minimises: a loss may be a ratio, such as a masked mean,
+    which no mean over devices would give back. Each micro-batch has its own key and is computed whole on one
+    device, so the definition does not know how many devices there are. Scalars are averaged alike, and the model
+    state moves by the mean of the K changes that the micro-batches make to it.
+
     A step whose loss, gradient or result is not finite changes nothing but the step counter; the scalar
     'finite' tells. The other scalars are 'clipped' (1 where the gradient was scaled down) and metrics by name.
-    Gradients, losses and scalars are averaged over the K micro-batches.
+
+    Args:
+      deterministic: whether the last bits do not know the number of devices either; see `sum_micro_batches`.
     """
 
+    def micro_batch(state: TrainState, resident: PyTree, rows: PyTree, key: Array):
+        batch = fetch(resident, rows)
+
+        def objective(params):
+            output = system.loss(params, state, batch, key)
+            return output.loss, output
+
+        gradients, output = jax.grad(objective, has_aux=True)(state.params)
+        change = jax.tree.map(jnp.subtract, output.model_state, state.model_state)
+        return output.loss, output.scalars, gradients, change
+
     def train_step(state: TrainState, resident: PyTree, request: PyTree):
-        output, gradients = _accumulate(system, fetch, mesh, state, resident, request)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+
+        def numbered(rows, index, count):
+            return micro_batch(state, resident, rows, jax.random.split(key, count)[index])
+
+        sums, count = sum_micro_batches(numbered, request, deterministic=deterministic)
+        loss, scalars, gradients, change = jax.tree.map(lambda total: total / count, sums)
         gradients = optimizer.trained(gradients)
         norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
         new = state.replace(
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
-            model_state=output.model_state,
+            model_state=optax.apply_updates(state.model_state, change),
         )
-        finite = all_finite((output.loss, norm, new.params, new.model_state))
+        finite = all_finite((loss, norm, new.params, new.model_state))
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
         scalars = {
-            "train/loss": output.loss,
-            **{metric_name("train", name): value for name, value in output.scalars.items()},
+            "train/loss": loss,
+            **{metric_name("train", name): value for name, value in scalars.items()},
             "train/grad_norm": norm,
             "clipped": norm > optimizer.clip_norm,
             "finite": finite,
         }
         return new.replace(step=state.step + 1), scalars
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+    return jax.jit(on_every_device(train_step, mesh, split=2), donate_argnums=0)
 
 
-def make_eval_step(system: System, fetch: Callable[..., Any], mesh: Mesh) -> jax.stages.Wrapped:
-    """Compiles (state, resident, request [1, B, ..], sums) -> sums with those of the batch added."""
+def make_eval_step(
+    system: System, fetch: Callable[..., Any], mesh: Mesh, *, deterministic: bool
+) -> jax.stages.Wrapped:
+    """Compiles (state, resident, request [K, B/K, ..]) -> sums of the batch, for `System.eval_metrics`."""
 
-    def eval_step(state: TrainState, resident: PyTree, request: PyTree, sums: PyTree):
-        batch = _fetch(fetch, mesh, resident, first_micro_batch(request))
-        return jax.tree.map(jnp.add, sums, system.eval_sums(state, batch))
+    def eval_step(state: TrainState, resident: PyTree, request: PyTree):
+        def micro_batch(rows, index, count):
+            del index, count
+            return system.eval_sums(state, fetch(resident, rows))
 
-    return jax.jit(eval_step, donate_argnums=3, out_shardings=replicated(mesh))
+        return sum_micro_batches(micro_batch, request, deterministic=deterministic)[0]
+
+    return jax.jit(on_every_device(eval_step, mesh, split=2))
 
 
 def metric_name(prefix: str, name: str) -> str:
@@ -66,50 +111,7 @@ def metric_name(prefix: str, name: str) -> str:
     return name if "/" in name else f"{prefix}/{name}"
 
 
-def first_micro_batch(request: PyTree) -> PyTree:
-    """Returns the rows [B/K, ..] of the first of K micro-batches."""
-    return jax.tree.map(lambda leaf: leaf[0], request)
-
-
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Tells whether no floating-point leaf of the tree holds a NaN or an infinity."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
-
-
-def _accumulate(system: System, fetch, mesh: Mesh, state: TrainState, resident: PyTree, request: PyTree):
-    """Averages over the micro-batches; each has its own key and sees the model state that the one before left."""
-    count = jax.tree.leaves(request)[0].shape[0]
-    keys = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step), count)
-
-    def gradient(model_state, part, key):
-        current = state.replace(model_state=model_state)
-        batch = _fetch(fetch, mesh, resident, part)
-
-        def objective(params):
-            output = system.loss(params, current, batch, key)
-            return output.loss, output
-
-        gradients, output = jax.grad(objective, has_aux=True)(state.params)
-        return output, gradients
-
-    if count == 1:
-        return gradient(state.model_state, first_micro_batch(request), keys[0])
-
-    def body(carry, part_and_key):
-        model_state, sums = carry
-        output, gradients = gradient(model_state, *part_and_key)
-        sums = jax.tree.map(jnp.add, sums, (output.loss, output.scalars, gradients))
-        return (output.model_state, sums), None
-
-    shapes = jax.eval_shape(gradient, state.model_state, first_micro_batch(request), keys[0])
-    zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0].loss, shapes[0].scalars, shapes[1])
-    )
-    (model_state, sums), _ = jax.lax.scan(body, (state.model_state, zeros), (request, keys))
-    loss, scalars, gradients = jax.tree.map(lambda leaf: leaf / count, sums)
-    return LossOutput(loss, scalars, model_state), gradients
-
-
-def _fetch(fetch, mesh: Mesh, resident: PyTree, part: PyTree) -> Any:
-    return jax.lax.with_sharding_constraint(fetch(resident, part), split(mesh))

@@ -3,7 +3,8 @@ import socket
 
 import pytest
 
-from tests.engine.runs import run
+from polarjax.engine import sharding
+from tests.engine.runs import mesh_of, run
 
 
 @pytest.fixture
@@ -25,3 +26,14 @@ def whole(tmp_path_factory):
     """A run that nothing interrupted: its folder and its last state."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     return workdir, run(workdir)
+
+
+@pytest.fixture
+def use_devices(monkeypatch):
+    """Lets the runs that follow see only so many of the devices."""
+
+    def use(count):
+        mesh = mesh_of(count)
+        monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
+
+    return use

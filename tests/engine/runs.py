@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 
 from polarjax.engine import loop
@@ -14,6 +15,13 @@ def run(workdir, *, stop=None, data=None, system=None, allowed_changes=(), **ove
     data = data or toy.make_data(config.data.batch_size)
     return loop.train(
         config, system or toy.make_system(), data, workdir, stop=stop, allowed_changes=allowed_changes
+    )
+
+
+def mesh_of(count):
+    """Returns the mesh of the first devices."""
+    return jax.make_mesh(
+        (count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:count]
     )
 
 

@@ -1,15 +1,11 @@
 import inspect
 import json
-import os
-import subprocess
-import sys
 
-import jax
 import numpy as np
 import pytest
 
 from polarjax.core import ConfigError, NumericError
-from polarjax.engine import checkpoints, interruption, loop, sharding
+from polarjax.engine import checkpoints, interruption, loop
 from polarjax.engine.state import flatten
 from tests.engine import toy
 from tests.engine.runs import assert_same_bits, lines_of, run
@@ -55,25 +51,6 @@ def test_the_workdir_has_its_documented_layout(whole):
     assert {"format_version", "config", "info", "versions", "git_commit", "step", "metrics"} <= set(meta)
     assert meta["info"]["sessions"][0]["unit_ids"] == ["u0", "u1", "u2"]
     assert meta["metrics"].keys() == {"eval/bits_per_spike"}
-
-
-def test_one_and_four_devices_agree(whole, tmp_path, monkeypatch):
-    one = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    monkeypatch.setattr(sharding, "make_mesh", lambda: one)
-    state = run(tmp_path)
-    assert len(whole[1].params["core"]["kernel"].sharding.device_set) == 4
-    assert len(state.params["core"]["kernel"].sharding.device_set) == 1
-    for path, leaf in flatten(state.params).items():
-        np.testing.assert_allclose(leaf, flatten(whole[1].params)[path], rtol=1e-6, atol=1e-6)
-
-
-def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path):
-    quiet = toy.make_system(noise=0.0)
-    states = [
-        run(tmp_path / str(k), system=quiet, **{"optim.accumulate": k, "train.num_steps": 6}) for k in (1, 2)
-    ]
-    for path, leaf in flatten(states[0].params).items():
-        np.testing.assert_allclose(leaf, flatten(states[1].params)[path], rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, capsys):
@@ -134,16 +111,11 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
     assert not list((tmp_path / "checkpoints" / ".trash").iterdir())
 
 
-def test_a_batch_that_the_devices_cannot_share_is_refused_with_the_nearest_sizes(tmp_path):
-    message = (
-        r"batch_size is 6, which 4 devices, 1 sessions .* multiple of 4; the nearest valid sizes are 4 and 8"
-    )
-    with pytest.raises(ConfigError, match=message):
+def test_a_batch_or_devices_that_micro_batches_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"batch_size is 6, .* the nearest valid values are 4 and 8"):
         run(tmp_path, **{"data.batch_size": 6})
-    with pytest.raises(
-        ConfigError, match=r"accumulate = 2 .* multiple of 24; the nearest valid sizes are 24"
-    ):
-        run(tmp_path, data=toy.make_data(8, sessions=("a", "b", "c")), **{"optim.accumulate": 2})
+    with pytest.raises(ConfigError, match=r"micro_batches is 2, which 4 devices cannot share"):
+        run(tmp_path, **{"optim.micro_batches": 2})
 
 
 def test_groups_that_the_model_lacks_are_named(tmp_path):
@@ -152,55 +124,6 @@ def test_groups_that_the_model_lacks_are_named(tmp_path):
         ConfigError, match=r"Without an optimizer: \['readout'\]; without a parameter: \['readuot'\]"
     ):
         run(tmp_path, **{"optim.groups": groups})
-
-
-WORKER = """
-import sys, pathlib
-sys.path.insert(0, {root!r})
-from polarjax.engine import checkpoints, loop, sharding
-sharding.initialize_distributed(dict(coordinator_address={address!r}, num_processes="2", process_id=sys.argv[1]))
-import jax
-from tests.engine import toy
-assert jax.process_count() == 2 and jax.device_count() == 4
-config = toy.make_config()
-loop.train(config, toy.make_system(), toy.make_data(), sys.argv[2])
-if jax.process_index() == 0:
-    print(checkpoints.restore(sys.argv[2])[1]["step"])
-jax.distributed.shutdown()
-"""
-
-
-def test_two_processes_train_and_save_what_one_trains(whole, tmp_path, unused_port, repository):
-    source = WORKER.format(root=str(repository), address=f"localhost:{unused_port}")
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-    }
-    command = [sys.executable, "-c", source]
-    workers = [
-        subprocess.Popen(
-            [*command, str(index), str(tmp_path / "run")],
-            env=environment,
-            cwd=repository,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    try:
-        outputs = [worker.communicate(timeout=80)[0] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(outputs)
-    assert outputs[0].splitlines()[-1] == "12"
-    state, _ = checkpoints.restore(tmp_path / "run")
-    for path, leaf in flatten(state.params).items():
-        np.testing.assert_allclose(leaf, flatten(whole[1].params)[path], rtol=1e-6, atol=1e-6)
-    assert [line["step"] for line in lines_of(tmp_path / "run")] == [2, 4, 6, 8, 10, 12]
 
 
 def test_the_loop_is_one_function_of_less_than_a_hundred_lines():

@@ -107,7 +107,10 @@ def test_groups_must_be_exactly_those_of_the_model():
         ({"b2": float("nan")}, r"config\.optim\.b2 must be a finite number in \[0, 1\), got nan"),
         ({"clip_norm": 0.0}, r"config\.optim\.clip_norm .*\(0, inf\), got 0\.0"),
         ({"clip_norm": None}, r"config\.optim\.clip_norm .* got None"),
-        ({"accumulate": 1.5}, r"config\.optim\.accumulate must be a whole number in \[1, inf\), got 1\.5"),
+        (
+            {"micro_batches": 1.5},
+            r"config\.optim\.micro_batches must be a whole number in \[1, inf\), got 1\.5",
+        ),
         ({"warmup_steps": 101}, r"warmup_steps is 101, longer than config\.train\.num_steps, 100"),
         ({"schedule": "cosin"}, r"config\.optim\.schedule is 'cosin'; did you mean 'cosine'\?"),
         ({"betas": 1}, r"config\.optim\.betas is not an option"),
@@ -125,8 +128,8 @@ def test_a_wrong_option_is_named_with_its_value_and_its_range(overrides, message
 
 def test_a_truth_value_is_no_number():
     section = toy.make_config().optim.to_dict()
-    with pytest.raises(ConfigError, match=r"config\.optim\.accumulate must be a whole number .* got True"):
-        OptimConfig.read({**section, "accumulate": True}, 100)
+    with pytest.raises(ConfigError, match=r"config\.optim\.micro_batches must be a whole number .* got True"):
+        OptimConfig.read({**section, "micro_batches": True}, 100)
 
 
 def test_the_table_of_groups_counts_every_parameter_once():

@@ -46,8 +46,33 @@ def test_the_processes_of_a_cluster_find_each_other(monkeypatch, environment):
     assert started == [()]
 
 
-def test_a_micro_batch_is_of_contiguous_rows_and_every_device_holds_some_of_each():
+def test_a_micro_batch_is_of_contiguous_rows_and_lies_whole_on_one_device():
     request = {"start": np.arange(16, dtype=np.int32)}
-    placed = sharding.put_request(request, sharding.make_mesh(), micro_batches=2)["start"]
-    np.testing.assert_array_equal(placed, np.arange(16).reshape(2, 8))
-    assert [shard.data.tolist() for shard in placed.addressable_shards][1] == [[2, 3], [10, 11]]
+    mesh = sharding.make_mesh()
+    placed = sharding.put_request(request, mesh, batch_size=16, micro_batches=8)["start"]
+    np.testing.assert_array_equal(placed, np.arange(16).reshape(8, 2))
+    assert [shard.data.tolist() for shard in placed.addressable_shards][1] == [[4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (
+            {"batch_size": 8, "micro_batches": 6, "devices": 4, "sessions": 1},
+            r"config\.optim\.micro_batches is 6, which 4 devices cannot share: .* a multiple of 4; "
+            r"the nearest valid values are 4 and 8$",
+        ),
+        (
+            {"batch_size": 8, "micro_batches": 1, "devices": 2, "sessions": 1},
+            r"micro_batches is 1, which 2 devices .* the nearest valid value is 2$",
+        ),
+        (
+            {"batch_size": 30, "micro_batches": 4, "devices": 2, "sessions": 3},
+            r"config\.data\.batch_size is 30, which config\.optim\.micro_batches = 4 of 3 sessions cannot share: "
+            r"it must be a multiple of 12; the nearest valid values are 24 and 36$",
+        ),
+    ],
+)
+def test_numbers_that_do_not_go_into_each_other_are_refused_with_the_nearest_that_do(numbers, message):
+    with pytest.raises(ConfigError, match=message):
+        sharding.check_sharing(**numbers)

@@ -5,30 +5,32 @@ import pytest
 
 from polarjax.engine import sharding
 from polarjax.engine.optim import OptimConfig, make_optimizer
-from polarjax.engine.state import flatten, initial_state, to_host
-from polarjax.engine.step import all_finite, first_micro_batch, make_eval_step, make_train_step, metric_name
+from polarjax.engine.state import flatten, to_host
+from polarjax.engine.step import all_finite, make_eval_step, make_initialize, make_train_step, metric_name
 from tests.engine import toy
 
 
 @pytest.fixture(scope="module")
 def parts():
-    """Everything a step needs: mesh, data on the devices, a step and a way to make its first state."""
+    """Everything a step needs: data, system, mesh, data on the devices, a step, its first state and its requests."""
     data, system, mesh = toy.make_data(not_finite=(1,)), toy.make_system(), sharding.make_mesh()
     resident = sharding.put_replicated(data.resident, mesh)
-    batch = data.fetch(resident, first_micro_batch(sharding.put_request(data.train(0), mesh)))
     config = OptimConfig.read(toy.make_config(**{"optim.warmup_steps": 0}).optim, 12)
-    params = system.init(jax.random.key(0), batch)["params"]
+    params = system.init(jax.random.key(0), data.fetch(data.resident, data.train(0)))["params"]
     optimizer = make_optimizer(config, system.param_group, params, 12)
-    initialize = jax.jit(
-        lambda: initial_state(system, optimizer.init, batch, 0), out_shardings=sharding.replicated(mesh)
-    )
-    return data, system, mesh, resident, make_train_step(system, optimizer, data.fetch, mesh), initialize
+
+    def put(request):
+        return sharding.put_request(request, mesh, batch_size=8, micro_batches=4)
+
+    first = to_host(make_initialize(system, optimizer, data.fetch, 0)(data.resident, data.train(0)))
+    step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=True)
+    return data, system, mesh, resident, step, lambda: sharding.put_replicated(first, mesh), put
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counter(parts):
-    data, _, mesh, resident, step, initialize = parts
+    data, _, _, resident, step, initialize, put = parts
     before = to_host(initialize())
-    state, scalars = step(initialize(), resident, sharding.put_request(data.train(1), mesh))
+    state, scalars = step(initialize(), resident, put(data.train(1)))
     assert not scalars["finite"] and int(state.step) == 1
     after = flatten(state.replace(step=before.step))
     for path, leaf in flatten(before).items():
@@ -36,9 +38,9 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counter(parts):
 
 
 def test_a_finite_step_moves_the_parameters_the_moments_and_the_running_mean(parts):
-    data, _, mesh, resident, step, initialize = parts
+    data, _, _, resident, step, initialize, put = parts
     before = to_host(initialize())
-    state, scalars = step(initialize(), resident, sharding.put_request(data.train(0), mesh))
+    state, scalars = step(initialize(), resident, put(data.train(0)))
     assert scalars["finite"] and scalars["train/grad_norm"] > 0
     for name in ("params", "opt_state", "model_state"):
         assert any(
@@ -48,21 +50,20 @@ def test_a_finite_step_moves_the_parameters_the_moments_and_the_running_mean(par
 
 
 def test_the_state_is_donated(parts):
-    data, _, mesh, resident, step, initialize = parts
+    data, _, _, resident, step, initialize, put = parts
     state = initialize()
-    step(state, resident, sharding.put_request(data.train(0), mesh))
+    step(state, resident, put(data.train(0)))
     assert state.params["core"]["kernel"].is_deleted()
 
 
-def test_evaluation_adds_the_sums_of_its_batches(parts):
-    data, system, mesh, resident, _, initialize = parts
-    evaluate = make_eval_step(system, data.fetch, mesh)
-    sums = sharding.put_replicated(
-        {"likelihood": np.zeros((), np.float32), "spikes": np.zeros((), np.float32)}, mesh
-    )
-    for request in data.evaluation(1, 8):
-        sums = evaluate(initialize(), resident, sharding.put_request(request, mesh), sums)
-    assert float(sums["spikes"]) == data.resident["spikes"][48:72].sum()
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_evaluation_sums_over_all_rows_of_a_batch(parts, deterministic):
+    data, system, mesh, resident, _, initialize, put = parts
+    evaluate = make_eval_step(system, data.fetch, mesh, deterministic=deterministic)
+    sums = [
+        float(evaluate(initialize(), resident, put(request))["spikes"]) for request in data.evaluation(1, 8)
+    ]
+    assert sum(sums) == data.resident["spikes"][48:72].sum()
 
 
 def test_every_kind_of_number_that_is_not_finite_is_found():

@@ -28,7 +28,8 @@ def make_config(**overrides):
                 "clip_norm": 5.0,
                 "warmup_steps": 2,
                 "schedule": "cosine",
-                "accumulate": 1,
+                "micro_batches": 4,
+                "deterministic": True,
             },
             "train": {
                 "num_steps": 12,
