@@ -30,7 +30,7 @@ def test_no_damage_of_a_checkpoint_is_silent(tmp_path):
     run(tmp_path / "whole")
     report = soak.damage(tmp_path / "whole", 12, random.Random(0))
     assert report["detected, the step before restored"] + report["harmless, every value verified"] == 12
-    assert report["detected, the step before restored"] >= 4
+    assert report["detected, the step before restored"] >= 1
     assert {name: count for name, count in report.items() if name.startswith("wrong: ") and count} == {}
 
 
