@@ -183,3 +183,9 @@ def test_scaled_features_are_asinh_of_the_raw_ones_and_stay_small():
     )
     np.testing.assert_array_equal(scaled[..., others], raw[..., others])
     assert abs(raw).max() > 1e4 and abs(scaled).max() < 8
+
+
+def test_the_image_slips_against_the_eye_in_pixels_whose_rows_go_down():
+    velocity = jnp.asarray([[3.0, 0.0], [0.0, 2.0], [-1.0, -4.0]])
+    slip = ops.retinal_slip(velocity, 10.0)
+    np.testing.assert_allclose(slip, [[-30.0, 0.0], [0.0, 20.0], [10.0, -40.0]])
