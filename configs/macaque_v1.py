@@ -14,7 +14,8 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns configs/polar.py for images that rest under an eye that rests: a frame says all, time nothing.
 
     What there is to learn from is some 300 images of few movies, so the filters stay Gabors and only the readouts are
-    trained, shortly and with strong decay. A Gaussian starts on the centre of the images, 3 pixels wide.
+    trained, shortly and with strong decay. Every unit has two Gaussians, centre and surround, 1.5 and 6 pixels wide at
+    the start, on the centre of the images.
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; allowed are {', '.join(map(repr, VARIANTS))}")
@@ -22,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.update(burn_in=0, predicted=1, batch_size=48)
     config.model.kwargs.update(n_levels=4, n_pairs=16, kernel_size=9, finest_stride=2, base_frequency=0.25)
     config.model.kwargs.update(gaze="none", dynamics="none", summaries=("last", "even", "odd"))
-    config.model.kwargs.initial_width = 0.1875
+    config.model.kwargs.update(initial_width=0.09375, surround=4.0)
     with config.ignore_type():
         config.optim.groups.core = config.optim.groups.temporal = None
     config.optim.groups.readout.update(learning_rate=5e-3, weight_decay=3.0)

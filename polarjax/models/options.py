@@ -47,6 +47,11 @@ def check_options(model: Any) -> None:
             )
     height, width, _ = model.frame_shape
     check_n_levels(height, width, model.n_levels)
+    if model.surround is not None and not (model.surround > 1 and model.readout == "shared"):
+        raise ConfigError(
+            f"config.model.kwargs.surround is {model.surround!r} with readout {model.readout!r}; allowed are None, and "
+            "with readout 'shared' a number above 1, the ratio of the widths."
+        )
     unknown = set(model.summaries) - set(summaries.NAMES)
     if unknown or not model.summaries:
         raise ConfigError(

@@ -50,6 +50,7 @@ class PolarV1(nn.Module):
       initial_mean: S x N x 2 receptive field centres, degrees; () is the centre of the frame.
       initial_rate: S x N mean counts per bin; () is 1 (log rate 0).
       initial_width: standard deviation of the readout's Gaussians, degrees; None is a quarter of the frame.
+      surround: every unit has a second, concentric Gaussian, so many times as wide; None for one alone.
       n_levels, n_pairs, kernel_size: L, M and k, odd, of the filters.
       finest_stride: samples of the finest level are taken every 1 or 2 pixels.
       gaze: 'scaled' or 'raw' features (see `GazeEncoder`); 'none' for a model without gaze.
@@ -102,6 +103,7 @@ class PolarV1(nn.Module):
     standardize: bool = True
     readout: str = "shared"
     initial_width: float | None = None
+    surround: float | None = None
     link: str = "softplus"
     dtype: str = "float32"
 
@@ -119,7 +121,7 @@ class PolarV1(nn.Module):
         self._make_dynamics()
         self.units = self._make_readout()
         if self.standardize:
-            shape = (self.n_levels, len(self.summaries) * self.n_pairs)
+            shape = (self.n_levels, self.units.n_windows * self.units.n_features)
             self.feature_mean = self.variable("statistics", "mean", jnp.zeros, shape)
             self.feature_scale = self.variable("statistics", "scale", jnp.ones, shape)
 
@@ -151,6 +153,7 @@ class PolarV1(nn.Module):
             nested(mean),
             width,
             nested(bias),
+            self.surround,
             name="readout",
         )
 
@@ -202,16 +205,16 @@ class PolarV1(nn.Module):
         maps = [self.bank.separate(image, stride) for image, stride in frames]
         options, weights = self._pass_options(), self._weights((height, width))
         pooled = window_pass.pool_windows(options, weights, self.bank.mixing(), maps, motion)
-        return self._rate(pooled[None])[0], {"behavior": behavior, "pooled": pooled[:, None]}
+        pooled = self.units.by_unit(pooled[None])
+        return self._rate(pooled)[0], {"behavior": behavior, "pooled": pooled[0][:, None]}
 
     def initial_memory(self, batch: int, frame_shape: tuple[int, int]) -> Memory:
         """Returns the memory before the first frame of movies of H x W pixels."""
         zero_gaze = jnp.zeros((batch, 1, 2))
-        n_sessions = len(self.n_units)
-        levels = []
+        n_sessions, n_windows, levels = len(self.n_units), self.units.n_windows * max(self.n_units), []
         for shape in level_shapes(frame_shape, self.level_strides):
             maps = jnp.zeros((n_sessions, *shape, batch // n_sessions, self.n_pairs), self.units.kernel.dtype)
-            levels.append(causal_pass.empty_memory(maps, max(self.n_units), self.summaries))
+            levels.append(causal_pass.empty_memory(maps, n_windows, self.summaries))
         return Memory(jnp.zeros((), jnp.int32), gaze_ops.initial_memory(zero_gaze), tuple(levels))
 
     def advance(
@@ -227,16 +230,16 @@ class PolarV1(nn.Module):
         """
         dtype = jnp.promote_types(stimulus.dtype, self.units.kernel.dtype)
         batch, n_frames, height, width = stimulus.shape[:4]
-        frame_shape = (height, width)
-        memory = self.initial_memory(batch, frame_shape) if memory is None else memory
+        memory = self.initial_memory(batch, (height, width)) if memory is None else memory
         motion, behavior, gaze_memory = self._behave(gaze, memory, (batch, n_frames), dtype)
         levels = laplacian_pyramid(stimulus.astype(dtype), self.n_levels, normalized=self.pyramid_normalized)
         frames = causal_pass.Frames(levels, *motion).pixels_first(len(self.n_units))
         advance_chunk = functools.partial(
-            causal_pass.advance_chunk, self._pass_options(), self._weights(frame_shape), self._filter
+            causal_pass.advance_chunk, self._pass_options(), self._weights((height, width)), self._filter
         )
         start = (memory.n_seen, memory.levels)
         carry, pooled = causal_pass.run_in_chunks(advance_chunk, start, frames, self.frames_per_chunk)
+        pooled = self.units.by_unit(pooled)
         log_rate = jnp.moveaxis(self._rate(pooled), 0, 1)
         intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
         return Memory(carry[0], gaze_memory, carry[1]), log_rate, intermediates
@@ -289,7 +292,7 @@ class PolarV1(nn.Module):
             behavior = behavior._replace(velocity=behavior.velocity + slip)
         return behavior, gaze_memory
 
-    def _rate(self, pooled: Float[Array, "T B N L D"]) -> Float[Array, "T B N"]:
+    def _rate(self, pooled: Float[Array, "T B N L F"]) -> Float[Array, "T B N"]:
         if self.standardize:
             mean, scale = self.feature_mean.value, self.feature_scale.value
             pooled = (pooled - mean[None, None, None]) / scale[None, None, None]

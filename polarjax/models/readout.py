@@ -33,10 +33,11 @@ class GaussianReadout(nn.Module):
     Attributes:
       kind: 'shared', one normalised Gaussian a unit in degrees, the same at all levels (Lurz et al. 2021); or
         'per_level', the reference's own Gaussian for every level, not normalised.
-      n_features: D a level.
+      n_features: D a level and Gaussian.
       level_strides: pixels of the frame between samples of each of the L levels.
       initial_mean: S x N x 2, degrees from the centre of the frame ('shared').
       initial_width: standard deviation, degrees ('shared').
+      surround: a second Gaussian around every unit's first is so many times as wide ('shared'); None for one alone.
       initial_bias: S x N.
     """
 
@@ -47,6 +48,12 @@ class GaussianReadout(nn.Module):
     initial_mean: tuple
     initial_width: float
     initial_bias: tuple
+    surround: float | None = None
+
+    @property
+    def n_windows(self) -> int:
+        """Gaussians a unit."""
+        return 1 if self.surround is None else 2
 
     def setup(self) -> None:
         """Creates the parameters, [S, N, ..] each."""
@@ -64,14 +71,13 @@ class GaussianReadout(nn.Module):
             "log_width", nn.initializers.constant(np.log(self.initial_width if shared else 5.0)), (*place, 2)
         )
         self.tilt = self.param("angle" if shared else "correlation", nn.initializers.zeros, place)
-        spread = 0.1 / np.sqrt(n_levels * self.n_features)
-        self.kernel = self.param(
-            "kernel", nn.initializers.normal(spread), (*units, n_levels, self.n_features)
-        )
+        n_features = self.n_windows * self.n_features
+        spread = 0.1 / np.sqrt(n_levels * n_features)
+        self.kernel = self.param("kernel", nn.initializers.normal(spread), (*units, n_levels, n_features))
         self.bias = self.param("bias", lambda _: jnp.asarray(self.initial_bias, jnp.float32))
 
-    def windows(self, frame_shape: tuple[int, int]) -> list[Float[Array, "S N h w"]]:
-        """Returns the pooling window of every unit at every level of frames of H x W pixels."""
+    def windows(self, frame_shape: tuple[int, int]) -> list[Float[Array, "S W h w"]]:
+        """Returns the pooling windows of every level of frames of H x W pixels: all units' first, then the second."""
         shapes = level_shapes(frame_shape, self.level_strides)
         if self.kind == "per_level":
             return [
@@ -82,10 +88,20 @@ class GaussianReadout(nn.Module):
         for shape, stride in zip(shapes, self.level_strides, strict=True):
             x, y = level_positions(shape, frame_shape, stride, self.pixels_per_degree)
             positions = (jnp.asarray(x, self.mean.dtype), jnp.asarray(y, self.mean.dtype))
-            windows.append(normalized_gaussian(self.mean, self.log_width, self.tilt, positions))
+            widths = [self.log_width] + (
+                [] if self.surround is None else [self.log_width + np.log(self.surround)]
+            )
+            each = [normalized_gaussian(self.mean, width, self.tilt, positions) for width in widths]
+            windows.append(jnp.concatenate(each, axis=1))
         return windows
 
-    def mix(self, pooled: Float[Array, "K B N L D"]) -> Float[Array, "K B N"]:
+    def by_unit(self, pooled: Float[Array, "K B W L D"]) -> Float[Array, "K B N L F"]:
+        """Puts what a unit's windows pooled side by side: F = D a window."""
+        frames, batch, _, n_levels, depth = pooled.shape
+        split = pooled.reshape(frames, batch, self.n_windows, -1, n_levels, depth)
+        return jnp.moveaxis(split, 2, 4).reshape(frames, batch, -1, n_levels, self.n_windows * depth)
+
+    def mix(self, pooled: Float[Array, "K B N L F"]) -> Float[Array, "K B N"]:
         """Weighs pooled features by the kernel of each example's session (example i has session i % S)."""
         n_sessions, n_units = self.bias.shape
         frames, batch = pooled.shape[:2]
