@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from polarjax.models.features import average_over_time, maps_to_pool
 from polarjax.models.layers import Behavior
-from polarjax.ops import dynamics, summaries
+from polarjax.ops import dynamics
 from polarjax.ops.backend import stage
 from polarjax.ops.gaussian_pooling import pool
 from polarjax.ops.gaze import GazeMemory
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
-
-AMPLITUDE_SUMMARIES = ("last", "fast", "slow", "derivative")
 
 
 class LevelMemory(NamedTuple):
@@ -98,6 +97,13 @@ class PassOptions:
     summaries: tuple[str, ...]
     bias_correction: bool
     dtype: str
+
+
+def pass_options(model: Any) -> PassOptions:
+    """Returns the options of a `PolarV1`."""
+    return PassOptions(
+        **{field.name: getattr(model, field.name) for field in dataclasses.fields(PassOptions)}
+    )
 
 
 def motion(behavior: Behavior, constants: dict[str, Array], waves: Float[Array, "L M 2"], dt: float) -> tuple:
@@ -219,50 +225,15 @@ def summarize(
       time: whether nothing came before, and the number of frames seen at each of the K.
       state: what `evolve` returns.
     """
-    (fresh, age), (amplitude, raw_pose, pose) = time, state
-    maps, poses = {"even": amplitude * pose[0], "odd": amplitude * pose[1]}, memory.poses
-    if "energy" in options.summaries:
-        maps["energy"], poses = _energy(pose, poses, fresh)
-    window = weights.windows[level]
-    parts = {
-        name: pool_maps(x, window, options.dtype) for name, x in maps.items() if name in options.summaries
-    }
+    (fresh, age), (amplitude, raw_pose, _) = time, state
+    maps, poses = maps_to_pool(options.summaries, memory.poses, fresh, state)
+    pooled = {name: pool_maps(x, weights.windows[level], options.dtype) for name, x in maps.items()}
     averages = (memory.average_fast, memory.average_slow, memory.pooled)
-    if set(options.summaries) & set(AMPLITUDE_SUMMARIES):
-        last = pool_maps(amplitude, window, options.dtype)
-        averages, over_time = _average_amplitude(options, weights.alphas, averages, (fresh, age), last)
-        parts |= over_time
-    features = jnp.concatenate([parts[name] for name in options.summaries], axis=-1)
+    averages, features = average_over_time(
+        options.summaries, options.bias_correction, weights.alphas, averages, (fresh, age), pooled
+    )
     last_pose = (raw_pose[0][-1], raw_pose[1][-1])
     return LevelMemory(amplitude[-1], last_pose, poses, *averages), features
-
-
-def _energy(pose: tuple, poses: tuple, fresh: Array) -> tuple[Array, tuple]:
-    """Returns the motion energy of K frames and the two newest unit poses."""
-    past = jax.tree.map(lambda new, old: jnp.where(fresh, new[0], old), (pose, pose), poses)
-    history = [jnp.concatenate([past[1][i][None], past[0][i][None], pose[i]]) for i in range(2)]
-    energy = summaries.pose_energy(pose, (history[0][:-2], history[1][:-2]))
-    return energy, tuple(tuple(part[-1 - back] for part in history) for back in range(2))
-
-
-def _average_amplitude(
-    options: PassOptions,
-    alphas: dict[str, Array],
-    averages: tuple,
-    time: tuple,
-    last: Float[Array, "K B N M"],
-) -> tuple[tuple, dict[str, Array]]:
-    """Returns the averages and the value to hand on, and the four summaries of the pooled amplitude."""
-    (fast, slow, newest), (fresh, age) = averages, time
-    before = jnp.concatenate([jnp.where(fresh, last[0], newest)[None], last[:-1]])
-    parts = {"last": last, "derivative": last - before}
-    corrected = age if options.bias_correction else None
-    carried = []
-    for name, average in (("fast", fast), ("slow", slow)):
-        if name in options.summaries:
-            parts[name], average = running_average(last, average, alphas[f"alpha_{name}"], corrected)
-        carried.append(average)
-    return (*carried, last[-1]), parts
 
 
 def pool_maps(maps: Float[Array, "K S h w b M"], window: Array, dtype: str) -> Float[Array, "K B N M"]:
@@ -271,24 +242,3 @@ def pool_maps(maps: Float[Array, "K S h w b M"], window: Array, dtype: str) -> F
     pooled = pool(maps.astype(compute), window.astype(compute)).astype(maps.dtype)
     frames, sessions, units, batch, pairs = pooled.shape
     return jnp.moveaxis(pooled, 3, 1).reshape(frames, batch * sessions, units, pairs)
-
-
-def running_average(
-    x: Float[Array, "K *S"], start: Float[Array, "*S"], alpha: Float[Array, ""], age: Array | None
-) -> tuple[Float[Array, "K *S"], Float[Array, "*S"]]:
-    """Averages exponentially over time.
-
-    Args:
-      age: number of frames seen at each of the K, to correct for the start from 0; none leaves it as it is.
-
-    Returns:
-      The average at each frame, and what to start from at the next (not corrected).
-    """
-    shape = (x.shape[0], *(1,) * (x.ndim - 1))
-    if x.shape[0] == 1:
-        raw = (alpha * start + (1 - alpha) * x[0])[None]
-    else:
-        raw = dynamics.linear_recurrence(jnp.broadcast_to(alpha, shape), (1 - alpha) * x, start)
-    if age is None:
-        return raw, raw[-1]
-    return raw / summaries.ema_bias(alpha, age.astype(x.dtype)).reshape(shape), raw[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.ops import gaze as gaze_ops
-from polarjax.ops.convolution import correlate
+from polarjax.ops.convolution import correlate, correlate_band, cut_rows
 from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, separable_quadrature
 
 MAX_PHASE_OFFSET = 0.1
@@ -81,6 +82,35 @@ class QuadratureBank(nn.Module):
         """Returns the even and the odd responses [S, h, w, .., C] of a separable bank before channels are mixed."""
         kernels = [self.kernels[name]["spatial"]["kernel"] for name in ("even", "odd")]
         return [correlate(x, kernel, stride=stride, groups=self.n_channels) for kernel in kernels]
+
+    def in_bands(
+        self, images: Float[Array, "B T H W C"], stride: int, rows: int
+    ) -> tuple[Any, Callable[[Any], list[Array]]]:
+        """Cuts what the maps are computed from into bands of rows.
+
+        Returns:
+          Arrays [B, n, T, ..], n bands an example, the last filled up with zeros; and the function that turns those of
+          one band [T, ..] into even and odd maps [T, p, M] of p = rows w pixels.
+        """
+        n_frames, height, width = images.shape[1:4]
+        count = -(-height // (stride * rows))
+        if self.kind == "separable":
+            maps = self.separate(images.reshape(-1, *images.shape[2:]), stride)
+            with_one = [jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1) for x in maps]
+            movies = [x.reshape(*images.shape[:2], *x.shape[1:]) for x in with_one]
+            weights = self.mixing()
+
+            def respond(band: Any) -> list[Array]:
+                flat = [x.reshape(-1, x.shape[-1]) for x in band]
+                mixed = [jnp.dot(x, w, precision="highest") for x, w in zip(flat, weights, strict=True)]
+                return [x.reshape(n_frames, -1, self.n_pairs) for x in mixed]
+
+            return [cut_rows(x, count=count, step=rows, height=rows) for x in movies], respond
+        size, kernels = self.kernel_size, [self.kernels[name]["kernel"] for name in ("even", "odd")]
+        before, after = size // 2, (-(-width // stride) - 1) * stride + size - size // 2 - width
+        padded = jnp.pad(images, [(0, 0), (0, 0), (before, 0), (before, after), (0, 0)])
+        bands = cut_rows(padded, count=count, step=rows * stride, height=(rows - 1) * stride + size)
+        return bands, lambda band: [correlate_band(band, kernel, stride=stride) for kernel in kernels]
 
     def mixing(self) -> list[Float[Array, "c M"]]:
         """Returns what mixes channels into even and into odd maps, the bias as last row."""

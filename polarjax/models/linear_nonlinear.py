@@ -64,6 +64,13 @@ class LinearNonlinear(nn.Module):
         _, log_rate, intermediates = self.advance(stimulus, gaze, None)
         return log_rate[:, -1], intermediates
 
+    def predict(
+        self, stimulus: Float[Array, "B T H W C"], gaze: Float[Array, "B T 2"] | None, n_predicted: int
+    ) -> tuple[Float[Array, "B n N"], dict[str, Any]]:
+        """Predicts the last n frames of segments that nothing came before; see `PolarV1`."""
+        _, log_rate, intermediates = self.advance(stimulus, gaze, None)
+        return log_rate[:, -n_predicted:], intermediates
+
     def initial_memory(self, batch: int, frame_shape: tuple[int, int]) -> Float[Array, "B k N R"]:
         """Returns the spatial drive of the n_lags - 1 frames before the first: none."""
         return jnp.zeros((batch, self.n_lags - 1, max(self.n_units), self.rank))

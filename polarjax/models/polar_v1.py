@@ -12,7 +12,6 @@ pooled first and the running averages live on a few numbers a unit, never on map
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.core import ConfigError
-from polarjax.models import causal_pass, window_pass
+from polarjax.models import causal_pass, segment_pass, window_pass
 from polarjax.models.causal_pass import Memory
 from polarjax.models.constants import time_constants
 from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank
@@ -187,35 +186,40 @@ class PolarV1(nn.Module):
         Returns:
           Log rates, log spikes/bin, and the intermediates of `advance` at the last frame.
         """
-        if window_pass.computes(self):
-            return self._predict_windows(stimulus, gaze)
-        _, log_rate, intermediates = self.advance(stimulus, gaze, None)
-        return log_rate[:, -1], intermediates | {"pooled": intermediates["pooled"][:, -1:]}
+        log_rate, intermediates = self.predict(stimulus, gaze, 1)
+        return log_rate[:, -1], intermediates
 
-    def _predict_windows(self, stimulus: Array, gaze: Array | None) -> tuple[Array, dict[str, Any]]:
-        """Computes `__call__` of a model whose maps have no memory."""
+    def predict(
+        self, stimulus: Float[Array, "B T H W C"], gaze: Float[Array, "B T 2"] | None, n_predicted: int
+    ) -> tuple[Float[Array, "B n N"], dict[str, Any]]:
+        """Predicts the last n frames of segments that nothing came before; arguments and results as in `advance`."""
+        if not segment_pass.computes(self):
+            _, log_rate, intermediates = self.advance(stimulus, gaze, None)
+            pooled = intermediates["pooled"][:, -n_predicted:]
+            return log_rate[:, -n_predicted:], intermediates | {"pooled": pooled}
         dtype = jnp.promote_types(stimulus.dtype, self.units.kernel.dtype)
         batch, n_frames, height, width = stimulus.shape[:4]
-        memory = self.initial_memory(batch, (height, width))
-        motion, behavior, _ = self._behave(gaze, memory, (batch, n_frames), dtype)
+        nothing = self.initial_memory(batch, (height, width))
+        motion, behavior, _ = self._behave(gaze, nothing, (batch, n_frames), dtype)
         levels = laplacian_pyramid(stimulus.astype(dtype), self.n_levels, normalized=self.pyramid_normalized)
-        frames = zip(
-            [image.reshape(-1, *image.shape[2:]) for image in levels], self.bank_strides, strict=True
-        )
-        maps = [self.bank.separate(image, stride) for image, stride in frames]
-        options, weights = self._pass_options(), self._weights((height, width))
-        pooled = window_pass.pool_windows(options, weights, self.bank.mixing(), maps, motion)
-        pooled = self.units.by_unit(pooled[None])
-        return self._rate(pooled)[0], {"behavior": behavior, "pooled": pooled[0][:, None]}
+        weights = self._weights((height, width))
+        given = (causal_pass.pass_options(self), weights, self.bank, levels, self.bank_strides, motion)
+        if n_predicted == 1 and window_pass.computes(self):
+            pooled = self.units.by_unit(window_pass.pool_windows(*given)[None])
+        else:
+            pooled = self.units.by_unit(segment_pass.pool_segments(*given, n_predicted))
+        log_rate = jnp.moveaxis(self._rate(pooled), 0, 1)
+        return log_rate, {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
 
     def initial_memory(self, batch: int, frame_shape: tuple[int, int]) -> Memory:
         """Returns the memory before the first frame of movies of H x W pixels."""
-        zero_gaze = jnp.zeros((batch, 1, 2))
         n_sessions, n_windows, levels = len(self.n_units), self.units.n_windows * max(self.n_units), []
         for shape in level_shapes(frame_shape, self.level_strides):
             maps = jnp.zeros((n_sessions, *shape, batch // n_sessions, self.n_pairs), self.units.kernel.dtype)
             levels.append(causal_pass.empty_memory(maps, n_windows, self.summaries))
-        return Memory(jnp.zeros((), jnp.int32), gaze_ops.initial_memory(zero_gaze), tuple(levels))
+        return Memory(
+            jnp.zeros((), jnp.int32), gaze_ops.initial_memory(jnp.zeros((batch, 1, 2))), tuple(levels)
+        )
 
     def advance(
         self, stimulus: Float[Array, "B T H W C"], gaze: Float[Array, "B T 2"] | None, memory: Memory | None
@@ -235,7 +239,10 @@ class PolarV1(nn.Module):
         levels = laplacian_pyramid(stimulus.astype(dtype), self.n_levels, normalized=self.pyramid_normalized)
         frames = causal_pass.Frames(levels, *motion).pixels_first(len(self.n_units))
         advance_chunk = functools.partial(
-            causal_pass.advance_chunk, self._pass_options(), self._weights((height, width)), self._filter
+            causal_pass.advance_chunk,
+            causal_pass.pass_options(self),
+            self._weights((height, width)),
+            self._filter,
         )
         start = (memory.n_seen, memory.levels)
         carry, pooled = causal_pass.run_in_chunks(advance_chunk, start, frames, self.frames_per_chunk)
@@ -243,11 +250,6 @@ class PolarV1(nn.Module):
         log_rate = jnp.moveaxis(self._rate(pooled), 0, 1)
         intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
         return Memory(carry[0], gaze_memory, carry[1]), log_rate, intermediates
-
-    def _pass_options(self) -> causal_pass.PassOptions:
-        return causal_pass.PassOptions(
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(causal_pass.PassOptions)}
-        )
 
     def _weights(self, frame_shape: tuple[int, int]) -> causal_pass.Weights:
         rest = jnp.zeros((self.n_levels, 1)) if self.dynamics == "none" else self.resting_amplitude

@@ -31,21 +31,23 @@ def computes(model: Any) -> bool:
 def pool_windows(
     options: PassOptions,
     weights: Weights,
-    mixing: list[Float[Array, "c M"]],
-    levels: list[list[Array]],
+    bank: Any,
+    levels: list[Float[Array, "B T _ _ C"]],
+    strides: tuple[int, ...],
     motion: tuple,
-) -> Float[Array, "B N L D"]:
+) -> Float[Array, "B W L D"]:
     """Returns the pooled features of the newest frame of every window.
 
     Args:
-      mixing: of the filtered channels into even and odd maps; the last row is the bias.
-      levels: filtered images [B T,h,w,C] of all frames of all windows, even and odd; example i has session i % S.
+      bank: the separable `QuadratureBank`, its rows every `strides[level]` pixels.
+      levels: of the pyramid, all frames of all windows; example i has session i % S.
       motion: what `causal_pass.motion` returns.
     """
     decay, _, rotation = motion
     batch, n_frames = decay.shape[:2]
-    pooled = []
-    for level, maps in enumerate(levels):
+    mixing, pooled = bank.mixing(), []
+    for level, image in enumerate(levels):
+        maps = bank.separate(image.reshape(-1, *image.shape[2:]), strides[level])
         window = weights.windows[level].reshape(*weights.windows[level].shape[:2], -1)
         rest = jnp.broadcast_to(weights.resting_amplitude[level], mixing[0].shape[1:])
         turn = tuple(part.reshape(batch, n_frames, 1, -1) for part in rotation[level])

@@ -73,6 +73,36 @@ def correlate_by_product(
     return rows_of_pixels.reshape(shape)[:, :height, :width]
 
 
+def cut_rows(
+    x: Float[Array, "B T H W C"], *, count: int, step: int, height: int
+) -> Float[Array, "B n T R W C"]:
+    """Cuts n = `count` bands of R = `height` rows, one every `step` rows from 0; zeros below the last row."""
+    below = max((count - 1) * step + height - x.shape[2], 0)
+    padded = jnp.pad(x, [(0, 0), (0, 0), (0, below), (0, 0), (0, 0)])
+    return jnp.stack([padded[:, :, i * step : i * step + height] for i in range(count)], axis=1)
+
+
+def correlate_band(
+    x: Float[Array, "T R V C"], kernel: Float[Array, "k k C O"], *, stride: int
+) -> Float[Array, "T p O"]:
+    """Correlates bands of rows that bring their margins: the rows of `correlate` that a band covers, without padding.
+
+    Args:
+      x: R = stride (r - 1) + k rows and V = stride (w - 1) + k columns, zeros beyond the image.
+
+    Returns:
+      p = r w pixels, row by row.
+    """
+    size = kernel.shape[0]
+    rows, columns = (length - size + 1 for length in x.shape[1:3])
+    # in two steps: so many slices in one would take minutes to compile
+    across = jnp.stack([x[:, :, i : i + columns : stride] for i in range(size)])
+    patches = jnp.moveaxis(jnp.stack([across[:, :, i : i + rows : stride] for i in range(size)]), -1, 2)
+    flat = patches.reshape(size * size * x.shape[-1], -1)
+    product = jnp.einsum("kp,ko->po", flat, kernel.reshape(len(flat), -1), precision="highest")
+    return product.reshape(len(x), -1, kernel.shape[-1])
+
+
 def _patches(
     x: Float[Array, "S H W *B C"], size: int, stride: int, tile: int
 ) -> Float[Array, "p p C S n m *B"]:

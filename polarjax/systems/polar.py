@@ -51,17 +51,13 @@ def build(config: Any, info: DataInfo) -> System:
         variables = module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1])
         if "statistics" not in variables:
             return variables
-        _, _, intermediates = module.apply(variables, batch.stimulus, batch.gaze, None, method="advance")
-        return variables | {"statistics": feature_statistics(intermediates["pooled"], batch.spikes.shape[1])}
+        scored = batch.spikes.shape[1]
+        _, intermediates = module.apply(variables, batch.stimulus, batch.gaze, scored, method="predict")
+        return variables | {"statistics": feature_statistics(intermediates["pooled"])}
 
     def predict(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
-        variables = {"params": params, **model_state}
-        n_predicted = batch.spikes.shape[1]
-        if n_predicted == 1:
-            log_rate, _ = module.apply(variables, batch.stimulus, batch.gaze)
-            return log_rate[:, None]
-        _, log_rate, _ = module.apply(variables, batch.stimulus, batch.gaze, None, method="advance")
-        return log_rate[:, -n_predicted:]
+        given = (batch.stimulus, batch.gaze, batch.spikes.shape[1])
+        return module.apply({"params": params, **model_state}, *given, method="predict")[0]
 
     def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
         log_rate = predict(params, state.model_state, batch)
@@ -163,9 +159,8 @@ def session_mean_nll(log_rate: Float[Array, "B n N"], batch: Batch, n_sessions: 
     return jnp.mean(jnp.stack(per_session))
 
 
-def feature_statistics(pooled: Float[Array, "B T N L D"], n_predicted: int) -> dict[str, Array]:
+def feature_statistics(scored: Float[Array, "B n N L D"]) -> dict[str, Array]:
     """Returns mean and deviation [L, D] of the features at the predicted frames of a batch."""
-    scored = pooled[:, -n_predicted:]
     scale = scored.std((0, 1, 2))
     return {"mean": scored.mean((0, 1, 2)), "scale": jnp.maximum(scale, 1e-3 * scale.mean() + 1e-6)}
 

@@ -89,7 +89,7 @@ def test_a_feature_that_does_not_vary_is_not_blown_up():
     pooled = jnp.concatenate(
         [jnp.full((2, 3, 2, 1, 1), 5.0), jnp.arange(12.0).reshape(2, 3, 2, 1, 1)], axis=-1
     )
-    statistics = polar.feature_statistics(pooled, 3)
+    statistics = polar.feature_statistics(pooled)
     np.testing.assert_allclose(statistics["mean"], [[5.0, 5.5]])
     assert statistics["scale"][0, 0] > 1e-4
 
