@@ -81,9 +81,9 @@ def train(
     """
     began, workdir, batch_size = time.monotonic(), Path(workdir), config.data.batch_size
     settings, optim = validate(config)
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(optim.micro_batches)
     shares = {"batch_size": batch_size, "micro_batches": optim.micro_batches}
-    sharding.check_sharing(**shares, devices=mesh.size, sessions=len(data.info.sessions))
+    sharding.check_sharing(**shares, sessions=len(data.info.sessions))
     put_request = functools.partial(sharding.put_request, mesh=mesh, **shares)
     resident = sharding.put_replicated(data.resident, mesh)
     example = sharding.first_rows(put_request(data.train(0)), mesh, INITIAL_ROWS)
@@ -105,7 +105,8 @@ def train(
             Watchdog(settings.watchdog_minutes) as watchdog,
             ProgramCount() as programs,
         ):
-            writer.say("\n".join([*found.warnings, describe_groups(optim, system.param_group, params)]))
+            told = [*found.warnings, *sharding.describe_mesh(mesh, optim.micro_batches)]
+            writer.say("\n".join([*told, describe_groups(optim, system.param_group, params)]))
             if start == total and not found.due:
                 return state
             if not found.saved:

@@ -89,6 +89,20 @@ def test_a_run_continues_on_other_devices_to_the_same_bits(whole, tmp_path, use_
     assert without_times(lines_of(tmp_path)) == without_times(lines_of(whole[0]))
 
 
+@pytest.mark.parametrize(("micro_batches", "used"), [(3, 3), (2, 2)])
+def test_devices_that_cannot_share_the_micro_batches_stay_idle_and_the_bits_are_those_of_one(
+    tmp_path, use_devices, capsys, micro_batches, used
+):
+    options = {"optim.micro_batches": micro_batches, "data.batch_size": 6, "train.num_steps": 4}
+    some = run(tmp_path / "some", **options)
+    assert f"\n{used} of 4 devices are used: config.optim.micro_batches is {micro_batches}\n" in (
+        "\n" + capsys.readouterr().out
+    )
+    assert some.step.sharding.num_devices == used
+    use_devices(1)
+    assert_same_bits(run(tmp_path / "one", **options), some)
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_a_step_and_an_evaluation_make_one_all_reduce_each(deterministic):
     config = toy.make_config(**{"optim.deterministic": deterministic})

@@ -12,7 +12,7 @@ import numpy as np
 from polarjax.engine import archive, interruption, logs, sharding, storage, watchdog
 from polarjax.engine.workdir import claim
 from tests.engine import toy
-from tests.engine.runs import flip_a_bit
+from tests.engine.runs import flip_a_bit, mesh_of
 
 USAGE = type(shutil.disk_usage("/"))
 
@@ -153,11 +153,8 @@ def bias_like(array):
 
 def on_one_device(place):
     place.stop(5)
-    import jax
-
-    axis = jax.sharding.AxisType.Auto
-    one = jax.make_mesh((1,), ("data",), axis_types=(axis,), devices=jax.devices()[:1])
-    place.monkeypatch.setattr(sharding, "make_mesh", lambda: one)
+    one = mesh_of(1)
+    place.monkeypatch.setattr(sharding, "make_mesh", lambda micro_batches: one)
     return place.run()
 
 
