@@ -45,7 +45,8 @@ def main(arguments: list[str]) -> None:
     finally:
         data.close()
     if jax.process_index() == 0:
-        report = evaluate.write_report(workdir)
+        with interruption.leave_on_signal("the report was written"):
+            report = evaluate.write_report(workdir)
         table.print_table(report)
         print(f"report: {evaluate.report_folder(workdir, report['checkpoint_step']) / 'report.html'}")
 
