@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> None:
     allowed = [name.removeprefix("config.") for name in flags.get("allow-config-change", "").split(",")]
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
     sharding.initialize_distributed(flags)
+    sharding.find_devices()
     compilation.enable_compilation_cache()
     data = polarjax.data.build(settings.data)
     try:

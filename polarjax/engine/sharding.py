@@ -60,13 +60,31 @@ def _several_processes_announced() -> bool:
     return "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
+def find_devices() -> list[jax.Device]:
+    """Returns the devices of all processes, those of a process side by side.
+
+    Raises:
+      ConfigError: JAX cannot start the platform that the environment asks for.
+    """
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where not even the plugin is installed
+        chosen, reason = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split())[:200]
+        wanted = f"JAX_PLATFORMS is {chosen!r}, and JAX" if chosen else "JAX"
+        raise ConfigError(
+            f"{wanted} finds no such device here ({reason or 'its plugin is not installed'}); found are "
+            f"{os.cpu_count()} CPU cores: set JAX_PLATFORMS=cpu to use them, or see what python -m polarjax.doctor says"
+        ) from error
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
 def make_mesh(micro_batches: int) -> Mesh:
     """Returns one axis, 'data', over the devices of a run, those of a process side by side as its rows are.
 
     Raises:
-      ConfigError: several processes, whose devices cannot share the micro-batches; see `count_devices`.
+      ConfigError: there is no device, or several processes cannot share the micro-batches; see `count_devices`.
     """
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = find_devices()
     count = count_devices(micro_batches, devices=len(devices), processes=jax.process_count())
     return Mesh(np.asarray(devices[:count]), (AXIS,), axis_types=(AxisType.Auto,))
 

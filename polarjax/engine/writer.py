@@ -16,7 +16,7 @@ import rich.progress
 import tensorboardX
 
 from polarjax.engine.history import METRICS, read_line
-from polarjax.engine.logs import PREFIX, LineFile
+from polarjax.engine.logs import PREFIX, LineFile, unwritten
 from polarjax.engine.storage import storage_errors
 
 WHOLE = ("train/skipped_steps", "train/loss_spikes", "time/compiled_programs")
@@ -44,8 +44,7 @@ class Writer:
         with storage_errors(self._path, "the log"):
             _drop_after(self._path, start)
             self._file, self._warned = LineFile(self._path), False
-            board = f"{PREFIX}:{workdir / 'tensorboard'}"
-            self._board = tensorboardX.SummaryWriter(board, purge_step=start + 1)
+        self._board = _open_board(workdir / "tensorboard", start)
         if sys.stdout.isatty() and start < total:
             self._bar = _make_bar()
             self._task = self._bar.add_task("train", total=total, completed=start, rate="")
@@ -58,7 +57,8 @@ class Writer:
         if self._bar is not None:
             self._bar.stop()
         if self._primary:
-            self._board.close()
+            if self._board is not None:
+                self._board.close()
             self._file.close()
 
     def say(self, text: str) -> None:
@@ -91,7 +91,7 @@ class Writer:
                 "training goes on: free the storage before the run ends"
             )
         for name, value in values.items():
-            if not isinstance(value, list):
+            if self._board is not None and not isinstance(value, list):
                 self._board.add_scalar(name, value, step)
         self._show(step, values)
 
@@ -114,6 +114,15 @@ class Writer:
             return ""
         seconds = (time.monotonic() - begin) / (step - first) * (self._total - step)
         return f"  ETA {datetime.timedelta(seconds=round(seconds))}"
+
+
+def _open_board(folder: Path, start: int) -> tensorboardX.SummaryWriter | None:
+    """Opens TensorBoard's file; where that is refused, metrics.jsonl has to do."""
+    try:
+        return tensorboardX.SummaryWriter(f"{PREFIX}:{folder}", purge_step=start + 1)
+    except OSError as error:
+        print(unwritten(str(folder), error), flush=True)
+        return None
 
 
 def _make_bar() -> rich.progress.Progress:

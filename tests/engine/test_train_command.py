@@ -17,6 +17,15 @@ def test_a_wrong_command_line_ends_with_one_line_and_code_two(repository):
     assert done.stderr == "error: unknown flag --confg; did you mean 'config'?\n"
 
 
+def test_a_platform_that_jax_cannot_start_ends_with_one_line_and_code_two(repository):
+    line = [sys.executable, "train.py", "--config", "configs/polar_relaxed.py:quick"]
+    environment = {**os.environ, "JAX_PLATFORMS": "nonsense"}
+    done = subprocess.run(line, cwd=repository, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: JAX_PLATFORMS is 'nonsense', and JAX finds no such device here (")
+    assert "set JAX_PLATFORMS=cpu" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_a_signal_while_the_report_is_written_ends_it_and_the_same_line_writes_it(monkeypatch, tmp_path):
     trained, reports = [], []
     data = ml_collections.ConfigDict({"info": None, "close": lambda: None})
