@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> None:
     allowed = [name.removeprefix("config.") for name in flags.get("allow-config-change", "").split(",")]
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
     sharding.initialize_distributed(flags)
+    sharding.find_devices()
     compilation.enable_compilation_cache()
     data = polarjax.data.build(settings.data)
     try:
@@ -45,7 +46,8 @@ def main(arguments: list[str]) -> None:
     finally:
         data.close()
     if jax.process_index() == 0:
-        report = evaluate.write_report(workdir)
+        with interruption.leave_on_signal("the report was written"):
+            report = evaluate.write_report(workdir)
         table.print_table(report)
         print(f"report: {evaluate.report_folder(workdir, report['checkpoint_step']) / 'report.html'}")
 

@@ -79,7 +79,7 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
         median = statistics.median(step_ms[WARM_UP:])
         return {
             "device": jax.devices()[0].device_kind,
-            "devices": jax.device_count(),
+            "devices": state.step.sharding.num_devices,
             "cores": os.cpu_count(),
             "jax": jax.__version__,
             "python": platform.python_version(),
@@ -100,10 +100,10 @@ def _prepare(settings: Any, data: Any) -> tuple:
     """Returns the jitted step, the first state, the resident arrays and step -> request on the devices."""
     train, optim = config.validate(settings)
     system = polarjax.systems.build(settings, data.info)
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(optim.micro_batches)
     resident = sharding.put_replicated(data.resident, mesh)
     shares = {"batch_size": settings.data.batch_size, "micro_batches": optim.micro_batches}
-    sharding.check_sharing(**shares, devices=mesh.size, sessions=len(data.info.sessions))
+    sharding.check_sharing(**shares, sessions=len(data.info.sessions))
 
     def send(step):
         return sharding.put_request(data.train(step), mesh, **shares)

@@ -23,6 +23,7 @@ SHAPES = {
     "tier": ("T",),
     "repeat": ("T",),
     "true_rate": ("T", "N"),
+    "timestamps": ("T",),
 }
 DTYPES = {
     "frames": ("uint8", "float32"),
@@ -35,6 +36,7 @@ DTYPES = {
     "tier": ("uint8",),
     "repeat": ("int32",),
     "true_rate": ("float32",),
+    "timestamps": ("float64",),
 }
 REQUIRED = ("gaze", "spikes", "valid", "trial", "tier")
 DIGEST_BYTES = 64 * 2**20

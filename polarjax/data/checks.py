@@ -30,7 +30,7 @@ def check_lengths(folder: Path, arrays: Arrays, units: int) -> None:
     faults = Faults(folder)
     _check_gaze_shape(faults, arrays["gaze"].shape, arrays["spikes"].shape[0])
     frames = arrays["spikes"].shape[0]
-    for name in ("gaze", "valid", "trial", "tier", "frame_index", "repeat", "true_rate"):
+    for name in ("gaze", "valid", "trial", "tier", "frame_index", "repeat", "true_rate", "timestamps"):
         if name in arrays and arrays[name].shape[0] != frames:
             problem = f"has {arrays[name].shape[0]} frames, spikes.npy has {frames}"
             raise faults.error(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int, Num
 
 from polarjax.data.arrays import Faults
 
-FASTEST_MEDIAN_DEG_S = 100.0
+SLOWEST_MEDIAN_DEG_S, FASTEST_MEDIAN_DEG_S = 0.1, 30.0
 REPEATED_SHARE = 0.005
 
 
@@ -20,7 +20,9 @@ def check_gaze_speed(
     rate_hz: float,
     per_degree: float,
 ) -> None:
-    """Raises a DataError where the eye moves faster half of the time than an eye can: the unit is wrong.
+    """Raises a DataError where a moving eye is half of the time faster or slower than eyes are: the unit is wrong.
+
+    Steps of length 0 do not count: an eye may be at rest (an anaesthetised animal) or held where it was lost.
 
     Args:
       folder: the session folder, for messages.
@@ -30,11 +32,13 @@ def check_gaze_speed(
       per_degree: pixels per degree of the stored movie, for what the numbers would mean in pixels.
     """
     step = np.linalg.norm(np.diff(gaze, axis=0), axis=1)[np.diff(trial) == 0]
-    speed = float(np.median(step)) * rate_hz if step.size else 0.0
-    if speed > FASTEST_MEDIAN_DEG_S:
+    moving = step[step > 0]
+    speed = float(np.median(moving)) * rate_hz if moving.size else SLOWEST_MEDIAN_DEG_S
+    if not SLOWEST_MEDIAN_DEG_S <= speed <= FASTEST_MEDIAN_DEG_S:
+        other, unit = (speed / per_degree, "pixels") if speed > 1 else (float(np.rad2deg(speed)), "radians")
         problem = (
-            f"the median speed is {speed:.0f} deg/s as stored, and {speed / per_degree:.3g} deg/s if the values are "
-            f"pixels; expected at most {FASTEST_MEDIAN_DEG_S:g} deg/s"
+            f"the median speed is {speed:.3g} deg/s as stored, and {other:.3g} deg/s if the values are {unit}; "
+            f"expected {SLOWEST_MEDIAN_DEG_S:g} to {FASTEST_MEDIAN_DEG_S:g} deg/s, or an eye at rest"
         )
         raise Faults(folder).error("gaze.npy", problem, "Write degrees, and the rate_hz of the recording")
 

@@ -25,6 +25,7 @@ from polarjax.data.arrays import REQUIRED, SHAPES, Faults, convert, digest, open
 from polarjax.data.gaze_checks import check_gaze_speed, gaze_notes
 from polarjax.data.retina import WindowGeometry
 from polarjax.data.session_fields import read_fields, window_geometry
+from polarjax.data.time_checks import check_timestamps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,6 +117,8 @@ def open_session(folder: str | os.PathLike) -> Session:
     held = checks.hold_frames(folder, kind, movie, index, scored)
     silent, notes = _notes(unit_ids, spikes, valid, fields["rate_hz"])
     check_gaze_speed(folder, gaze, arrays["trial"], fields["rate_hz"], fields["pixels_per_degree"])
+    if "timestamps" in arrays:
+        check_timestamps(folder, arrays["timestamps"], arrays["trial"], fields["rate_hz"])
     notes += gaze_notes(arrays["gaze"], scored, int((held != index).sum()))
     return Session(
         folder=folder,

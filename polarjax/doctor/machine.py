@@ -25,7 +25,7 @@ def check_devices() -> Iterator[Finding]:
     gpus, chosen = find_gpus(), os.environ.get("JAX_PLATFORMS", "")
     try:
         devices = jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter where its plugin is not installed
         remedy = f"unset JAX_PLATFORMS, which is {chosen!r}" if chosen else "see docs.jax.dev/installation"
         yield failure("devices", ConfigError, f"JAX finds no device ({one_line(error)})", remedy)
         return

@@ -97,8 +97,8 @@ def _prepare(batch: Batch) -> tuple[jax.stages.Wrapped, Any, Any]:
     units = tuple(f"unit-{index}" for index in range(UNITS))
     session = SessionInfo("noise", "", units, (0.5,) * UNITS, ((0.0, 0.0),) * UNITS, "", "")
     system = systems.build(config, DataInfo((session,), 120.0, 10.0, (WINDOW, WINDOW, 1)))
-    mesh = sharding.make_mesh()
     optim = OptimConfig.read(config.optim, STEPS)
+    mesh = sharding.make_mesh(optim.micro_batches)
     request = sharding.put_request(
         batch, mesh, batch_size=len(batch.stimulus), micro_batches=optim.micro_batches
     )

@@ -52,6 +52,30 @@ def watch_signals() -> Iterator[Callable[[int], bool]]:
         _restore(before)
 
 
+@contextlib.contextmanager
+def leave_on_signal(doing: str) -> Iterator[None]:
+    """Ends at the first signal what runs inside, work that leaves nothing to be saved and begins anew.
+
+    Args:
+      doing: what is interrupted, for the message.
+
+    Raises:
+      Interrupted: SIGTERM, SIGINT or SIGHUP has come.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def leave(number, frame):
+        del number, frame
+        raise Interrupted(f"stopped while {doing}; all training is saved: run the same line again")
+
+    for number in SIGNALS:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
 def _restore(handlers) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)

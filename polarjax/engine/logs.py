@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from pathlib import Path
 
 from tensorboardX import record_writer
 
 PREFIX = "polarjax"
+
+
+def unwritten(path: str, error: OSError) -> str:
+    """Returns the warning that TensorBoard gets no more numbers."""
+    reason = error.strerror or str(error)
+    return f"warning: {path}: cannot be written for TensorBoard ({reason}); training goes on, metrics.jsonl has it all"
 
 
 class LineFile:
@@ -44,16 +52,20 @@ class EventFile:
     """A file of TensorBoard that ends at the first error: its thread would die of one, and block the run."""
 
     def __init__(self, path: str):
-        self._file = open(path.removeprefix(PREFIX + ":"), "wb", buffering=0)  # noqa: SIM115
+        self._path = path.removeprefix(PREFIX + ":")
+        self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
         self._broken = False
 
     def write(self, content: bytes) -> None:
-        """Appends, until the first error."""
+        """Appends, until the first error, which is told."""
+        if self._broken:
+            return
         try:
-            if not self._broken:
-                self._broken = self._file.write(content) != len(content)
-        except OSError:
+            if self._file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
             self._broken = True
+            print(unwritten(self._path, error), file=sys.stderr, flush=True)
 
     def flush(self) -> None:
         """Does nothing, for nothing is buffered."""

@@ -21,7 +21,7 @@ from polarjax.engine.compilation import ProgramCount
 from polarjax.engine.config import TrainConfig, validate
 from polarjax.engine.interruption import Interrupted
 from polarjax.engine.memory import check_memory, memory_errors
-from polarjax.engine.optim import describe_groups, make_optimizer
+from polarjax.engine.optim import Optimizer, describe_groups, make_optimizer
 from polarjax.engine.state import TrainState, to_host
 from polarjax.engine.step import make_eval_step, make_initialize, make_train_step, metric_name
 from polarjax.engine.tally import Tally
@@ -79,11 +79,11 @@ def train(
       NumericError: config.train.max_skipped steps in a row were not finite.
       Interrupted: `stop` answered True; the state is saved.
     """
-    began, workdir, batch_size = time.monotonic(), Path(workdir), config.data.batch_size
+    clock, workdir, batch_size = Clock(), Path(workdir), config.data.batch_size
     settings, optim = validate(config)
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(optim.micro_batches)
     shares = {"batch_size": batch_size, "micro_batches": optim.micro_batches}
-    sharding.check_sharing(**shares, devices=mesh.size, sessions=len(data.info.sessions))
+    sharding.check_sharing(**shares, sessions=len(data.info.sessions))
     put_request = functools.partial(sharding.put_request, mesh=mesh, **shares)
     resident = sharding.put_replicated(data.resident, mesh)
     example = sharding.first_rows(put_request(data.train(0)), mesh, INITIAL_ROWS)
@@ -92,10 +92,11 @@ def train(
     train_step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
     eval_step = make_eval_step(system, data.fetch, mesh, deterministic=optim.deterministic)
     evaluate = _evaluation(system, data, eval_step, put_request, resident, batch_size, settings.eval_batches)
+    evaluate = clock.timed("evaluation", evaluate)
     run = folders.describe_run(config, data.info)
-    with folders.claim(workdir):
+    with folders.claim(workdir), ProgramCount(functools.partial(clock.add, "compile")) as programs:
         initialize = make_initialize(system, optimizer, data.fetch, config.seed)
-        found = _continue_or_begin(workdir, run, initialize, resident, example, mesh, allowed_changes)
+        found = _continue_or_begin(workdir, run, initialize, resident, example, mesh, allowed_changes, clock)
         state, tally, start, total = found.state, found.tally, int(found.state.step), settings.num_steps
         run |= {"changes": found.changes, "due": False}
         folders.write_config(workdir, run["config"])
@@ -103,24 +104,26 @@ def train(
             Writer(workdir, start=start - found.due, total=total, primary=jax.process_index() == 0) as writer,
             _open_checkpoints(workdir, settings) as saver,
             Watchdog(settings.watchdog_minutes) as watchdog,
-            ProgramCount() as programs,
+            clock.told_to(writer.say),
         ):
-            writer.say("\n".join([*found.warnings, describe_groups(optim, system.param_group, params)]))
+            told = found.warnings + sharding.describe_mesh(mesh, optim.micro_batches)
+            writer.say("\n".join([*told, describe_groups(optim, system.param_group, params)]))
             if start == total and not found.due:
                 return state
+            save, pending = clock.timed("checkpoint", saver.save), None
             if not found.saved:
-                saver.save(state, {**run, "metrics": {}, "tally": tally.to_dict()}, wait=True)
+                save(state, {**run, "metrics": {}, "tally": tally.to_dict()}, wait=True)
             watchdog.alive(long=True)
             request = put_request(data.train(start))
-            compiled = _compile(train_step, (state, resident, request), batch_size, writer)
-            clock, pending = Clock(began), None
+            compiled = _compile(train_step, (state, resident, request), batch_size, writer, clock)
+            clock.restart()
             for step in range(start + (not found.due), total + 1):
                 if step > start:
                     watchdog.alive()
                     waiting = time.monotonic()
                     request = put_request(data.train(step - 1))
                     idle = pending is None or pending["train/loss"].is_ready()
-                    clock.count(time.monotonic() - waiting, device_idle=idle)
+                    clock.count(time.monotonic() - waiting, device_idle=idle, again=step <= writer.reached)
                     state, scalars = compiled(state, resident, request)
                     # The device works on this step while the numbers of the one before are read.
                     _count(tally, step - 1, pending, settings.max_skipped, writer)
@@ -137,17 +140,15 @@ def train(
                     watchdog.alive(long=True)
                     metrics = evaluate(state, _polling(stop, step, watchdog)) if evaluates else {}
                     if leaving or metrics is None:
-                        saver.save(state, {**meta, "due": logs or evaluates}, wait=True)
+                        save(state, {**meta, "due": logs or evaluates}, wait=True)
                         raise Interrupted(f"stopped at step {step} and saved; to continue, {AGAIN}")
                     if logs:
-                        numbers |= tally.take() | programs.take()
-                        numbers |= {f"optim/lr_{k}": v for k, v in optimizer.learning_rates(step - 1).items()}
-                        numbers |= system.constants(jax.device_get(state.params))
+                        numbers |= tally.take() | programs.take() | _values(system, optimizer, state, step)
                     if logs or evaluates:
                         writer.write(step, numbers | metrics)
                     if saves:
                         meta |= {"metrics": metrics, "tally": tally.to_dict()}
-                        _tell(writer, saver.save(state, meta, wait=last))
+                        _tell(writer, save(state, meta, wait=last))
     return state
 
 
@@ -157,11 +158,11 @@ def _open_checkpoints(workdir: Path, settings: TrainConfig) -> checkpoints.Check
 
 
 def _compile(
-    step: jax.stages.Wrapped, arguments: tuple[Any, ...], batch_size: int, writer: Writer
+    step: jax.stages.Wrapped, arguments: tuple[Any, ...], batch_size: int, writer: Writer, clock: Clock
 ) -> Callable[..., Any]:
     """Compiles the train step once for the whole run: a request of another shape would be an error, not a delay."""
     begin = time.monotonic()
-    with memory_errors(batch_size):
+    with clock.spend("compile"), memory_errors(batch_size):
         compiled = step.lower(*arguments).compile()
     seconds, memory = time.monotonic() - begin, check_memory(compiled, jax.local_devices()[0], batch_size)
     writer.say(f"compiled in {seconds:.1f} s; {memory}")
@@ -180,6 +181,12 @@ def _intervals(settings: TrainConfig, step: int) -> tuple[bool, bool, bool, bool
         last or step % every == 0 for every in (settings.log_every, settings.eval_every, settings.save_every)
     )
     return last, logs, evaluates, saves
+
+
+def _values(system: System, optimizer: Optimizer, state: TrainState, step: int) -> dict[str, Any]:
+    """Returns the learning rates of a step and what the model reports of its parameters."""
+    rates = {f"optim/lr_{name}": rate for name, rate in optimizer.learning_rates(step - 1).items()}
+    return rates | system.constants(jax.device_get(state.params))
 
 
 def _tell(writer: Writer, warnings: list[str]) -> None:
@@ -214,9 +221,11 @@ def _continue_or_begin(
     rows: PyTree,
     mesh: Mesh,
     allowed_changes: Collection[str],
+    clock: Clock,
 ) -> _Begin:
     """Returns the newest intact state of the folder, or a new one."""
-    saved, damages = checkpoints.latest_intact(workdir)
+    with clock.spend("restore"):
+        saved, damages = checkpoints.latest_intact(workdir)
     if saved is None:
         first = to_host(initialize(sharding.on_one_device(resident), rows))
         return _Begin(sharding.put_replicated(first, mesh), Tally(), False, False, [], [])

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
@@ -59,23 +60,63 @@ def _several_processes_announced() -> bool:
     return "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
-def make_mesh() -> Mesh:
-    """Returns one axis, 'data', over all devices of all processes, those of a process side by side as its rows are."""
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+def find_devices() -> list[jax.Device]:
+    """Returns the devices of all processes, those of a process side by side.
+
+    Raises:
+      ConfigError: JAX cannot start the platform that the environment asks for.
+    """
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where not even the plugin is installed
+        chosen, reason = os.environ.get("JAX_PLATFORMS", ""), " ".join(str(error).split())[:200]
+        wanted = f"JAX_PLATFORMS is {chosen!r}, and JAX" if chosen else "JAX"
+        raise ConfigError(
+            f"{wanted} finds no such device here ({reason or 'its plugin is not installed'}); found are "
+            f"{os.cpu_count()} CPU cores: set JAX_PLATFORMS=cpu to use them, or see what python -m polarjax.doctor says"
+        ) from error
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
-def check_sharing(batch_size: int, *, micro_batches: int, devices: int, sessions: int) -> None:
-    """Checks that the devices can share the micro-batches and that each holds as many segments of every session.
+def make_mesh(micro_batches: int) -> Mesh:
+    """Returns one axis, 'data', over the devices of a run, those of a process side by side as its rows are.
+
+    Raises:
+      ConfigError: there is no device, or several processes cannot share the micro-batches; see `count_devices`.
+    """
+    devices = find_devices()
+    count = count_devices(micro_batches, devices=len(devices), processes=jax.process_count())
+    return Mesh(np.asarray(devices[:count]), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def count_devices(micro_batches: int, *, devices: int, processes: int) -> int:
+    """Returns how many of the devices a run uses: in one process the most that share its micro-batches evenly.
+
+    Raises:
+      ConfigError: several processes, and not all devices can be used; with the nearest numbers that work.
+    """
+    if processes > 1 and micro_batches % devices:
+        raise ConfigError(
+            f"config.optim.micro_batches is {micro_batches}, which {devices} devices of {processes} processes cannot "
+            f"share: each computes whole ones, so it must be a multiple of {devices}; "
+            f"{_nearest(micro_batches, devices)}"
+        )
+    return next(count for count in range(devices, 0, -1) if micro_batches % count == 0)
+
+
+def describe_mesh(mesh: Mesh, micro_batches: int) -> list[str]:
+    """Returns a line where devices stay idle."""
+    idle = jax.device_count() > mesh.size
+    counts = f"{mesh.size} of {jax.device_count()} devices are used"
+    return [f"{counts}: config.optim.micro_batches is {micro_batches}"] if idle else []
+
+
+def check_sharing(batch_size: int, *, micro_batches: int, sessions: int) -> None:
+    """Checks that every micro-batch holds as many segments of every session.
 
     Raises:
       ConfigError: with the nearest numbers that work.
     """
-    if micro_batches % devices:
-        raise ConfigError(
-            f"config.optim.micro_batches is {micro_batches}, which {devices} devices cannot share: each computes whole "
-            f"ones, so it must be a multiple of {devices}; {_nearest(micro_batches, devices)}"
-        )
     unit = micro_batches * sessions
     if batch_size % unit:
         raise ConfigError(

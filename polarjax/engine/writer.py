@@ -16,15 +16,19 @@ import rich.progress
 import tensorboardX
 
 from polarjax.engine.history import METRICS, read_line
-from polarjax.engine.logs import PREFIX, LineFile
+from polarjax.engine.logs import PREFIX, LineFile, unwritten
 from polarjax.engine.storage import storage_errors
 
-WHOLE = ("train/skipped_steps", "train/loss_spikes", "time/compiled_programs")
+WHOLE = ("train/skipped_steps", "train/loss_spikes", "time/compiled_programs", "time/repeated_steps")
 SHOWN = ("train/loss", "eval/bits_per_spike", "time/samples_per_second")
 
 
 class Writer:
-    """Writes the numbers of a run; a context manager. Silent in all processes but the first."""
+    """Writes the numbers of a run; a context manager. Silent in all processes but the first.
+
+    Attributes:
+      reached: last step in the log of the run that is continued, 0 without one.
+    """
 
     def __init__(self, workdir: Path, *, start: int, total: int, primary: bool):
         """Opens the logs, and drops the lines of steps after `start` that an interrupted run left.
@@ -37,15 +41,14 @@ class Writer:
         """
         self._primary, self._total = primary, total
         self._first_line: tuple[float, int] | None = None
-        self._path = workdir / METRICS
+        self._path, self.reached = workdir / METRICS, 0
         self._bar = None
         if not primary:
             return
         with storage_errors(self._path, "the log"):
-            _drop_after(self._path, start)
+            self.reached = _drop_after(self._path, start)
             self._file, self._warned = LineFile(self._path), False
-            board = f"{PREFIX}:{workdir / 'tensorboard'}"
-            self._board = tensorboardX.SummaryWriter(board, purge_step=start + 1)
+        self._board = _open_board(workdir / "tensorboard", start)
         if sys.stdout.isatty() and start < total:
             self._bar = _make_bar()
             self._task = self._bar.add_task("train", total=total, completed=start, rate="")
@@ -58,7 +61,8 @@ class Writer:
         if self._bar is not None:
             self._bar.stop()
         if self._primary:
-            self._board.close()
+            if self._board is not None:
+                self._board.close()
             self._file.close()
 
     def say(self, text: str) -> None:
@@ -91,7 +95,7 @@ class Writer:
                 "training goes on: free the storage before the run ends"
             )
         for name, value in values.items():
-            if not isinstance(value, list):
+            if self._board is not None and not isinstance(value, list):
                 self._board.add_scalar(name, value, step)
         self._show(step, values)
 
@@ -116,6 +120,15 @@ class Writer:
         return f"  ETA {datetime.timedelta(seconds=round(seconds))}"
 
 
+def _open_board(folder: Path, start: int) -> tensorboardX.SummaryWriter | None:
+    """Opens TensorBoard's file; where that is refused, metrics.jsonl has to do."""
+    try:
+        return tensorboardX.SummaryWriter(f"{PREFIX}:{folder}", purge_step=start + 1)
+    except OSError as error:
+        print(unwritten(str(folder), error), flush=True)
+        return None
+
+
 def _make_bar() -> rich.progress.Progress:
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
@@ -127,13 +140,14 @@ def _make_bar() -> rich.progress.Progress:
     )
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Rewrites the log without the lines after `step` and without a line that a kill cut short."""
+def _drop_after(path: Path, step: int) -> int:
+    """Rewrites the log without the lines after `step` and a line that a kill cut short; returns its last step."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
-        return
-    kept = [line for line in lines if (fields := read_line(line)) is not None and fields["step"] <= step]
+        return 0
+    whole = [(fields["step"], line) for line in lines if (fields := read_line(line)) is not None]
     fresh = path.with_suffix(".tmp")
-    fresh.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    fresh.write_text("".join(line + "\n" for number, line in whole if number <= step), encoding="utf-8")
     os.replace(fresh, path)
+    return max((number for number, _ in whole), default=0)

@@ -17,7 +17,7 @@ def session_arrays(units=3, kind="frames", seed=0, trials=TRIALS, shape=(9, 7), 
     tier = np.zeros(trials, np.uint8)
     tier[-2:] = 1, 2
     arrays = {
-        "gaze": random.normal(0, 0.2, (frames, 2)).astype(np.float32),
+        "gaze": random.normal(0, 0.05, (frames, 2)).astype(np.float32),
         "spikes": random.poisson(0.5, (frames, units)).astype(np.uint8),
         "valid": random.random((frames, units)) < fraction_valid,
         "trial": np.repeat(np.arange(trials, dtype=np.int32), TRIAL_FRAMES),

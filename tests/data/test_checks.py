@@ -146,13 +146,73 @@ def test_trials_are_numbered_runs(make_session):
         make_session(repeat=np.where(np.arange(180) == 4, -2, -1).astype(np.int32))
 
 
-def test_gaze_whose_unit_cannot_be_degrees_is_refused_with_both_readings(make_session):
-    gaze = session_arrays()["gaze"] * np.float32(10)
-    with pytest.raises(
-        DataError,
-        match=r"the median speed is \d{3} deg/s as stored, and \d+\.?\d* deg/s if the values are pixels",
-    ):
+@pytest.mark.parametrize(("factor", "unit"), [(10, "pixels"), (1e-3, "radians")])
+def test_gaze_whose_unit_cannot_be_degrees_is_refused_with_both_readings(make_session, factor, unit):
+    gaze = session_arrays()["gaze"] * np.float32(factor)
+    message = (
+        rf"the median speed is [\d.]+ deg/s as stored, and [\d.]+ deg/s if the values are {unit}; expected 0"
+    )
+    with pytest.raises(DataError, match=message):
         make_session(gaze=gaze)
+
+
+def test_a_gaze_that_is_held_most_of_the_time_is_judged_where_it_moves(make_session):
+    gaze = np.repeat(session_arrays()["gaze"][::3], 3, axis=0)
+    assert open_session(make_session(gaze=gaze)).gaze.shape == (180, 2)
+
+
+def times(change=None, rate_hz=120.0):
+    seconds = np.arange(180) / rate_hz
+    seconds[2 * TRIAL_FRAMES :] += 7.0  # between two trials
+    if change is not None:
+        change(seconds)
+    return seconds
+
+
+def test_times_that_fit_the_trials_and_the_rate_are_kept(make_session):
+    folder = make_session(timestamps=times())
+    open_session(folder)
+    np.testing.assert_array_equal(np.load(folder / "timestamps.npy"), times())
+
+
+def swap(seconds):
+    seconds[[40, 41]] = seconds[[41, 40]]
+
+
+def double(seconds):
+    seconds[41] = seconds[40]
+
+
+def lose_frames(seconds):
+    seconds[45:] += 2 / 120
+
+
+def forget(seconds):
+    seconds[5] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        (
+            times(swap),
+            r"timestamps\.npy: 1 steps are not above 0, first from 0\.341666667 to 0\.333333333 s at frame 41",
+        ),
+        (times(double), r"1 steps are not above 0, .* at frame 41\. Sort the frames of all arrays by time"),
+        (
+            times(lose_frames),
+            r"1 gaps inside trials, first 25 ms before frame 45 of trial 1, .* takes 8\.333 ms\. Start a",
+        ),
+        (times(forget), r"is nan at frame 5\. Expected seconds"),
+        (times(rate_hz=118.0), r"the median step is 8\.475 ms, that is 118 Hz, and rate_hz is 120"),
+        (times()[:-1], r"timestamps\.npy: has 179 frames, spikes\.npy has 180"),
+    ],
+)
+def test_times_that_do_not_grow_that_jump_or_that_run_at_another_rate_are_refused(
+    make_session, seconds, message
+):
+    with pytest.raises(DataError, match=message):
+        make_session(timestamps=seconds)
 
 
 def test_a_number_that_stands_for_a_blink_is_reported_and_a_gaze_that_never_moves_is_not(make_session):

@@ -34,6 +34,6 @@ def use_devices(monkeypatch):
 
     def use(count):
         mesh = mesh_of(count)
-        monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
+        monkeypatch.setattr(sharding, "make_mesh", lambda micro_batches: mesh)
 
     return use

@@ -2,10 +2,10 @@
 
 import json
 
-import jax
 import numpy as np
 
 from polarjax.engine import loop
+from polarjax.engine.sharding import make_mesh
 from polarjax.engine.state import flatten
 from tests.engine import toy
 
@@ -20,9 +20,7 @@ def run(workdir, *, stop=None, data=None, system=None, allowed_changes=(), **ove
 
 def mesh_of(count):
     """Returns the mesh of the first devices."""
-    return jax.make_mesh(
-        (count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:count]
-    )
+    return make_mesh(count)
 
 
 def lines_of(workdir):

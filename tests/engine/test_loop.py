@@ -6,6 +6,7 @@ import pytest
 
 from polarjax.core import ConfigError, NumericError
 from polarjax.engine import checkpoints, interruption, loop
+from polarjax.engine.clock import CAUSES
 from polarjax.engine.state import flatten
 from tests.engine import toy
 from tests.engine.runs import assert_same_bits, lines_of, run
@@ -33,6 +34,8 @@ def test_training_raises_the_bits_per_spike_and_logs_every_number(whole):
             "time/step_median_ms",
             "time/step_p99_ms",
             "time/training_share",
+            *(f"time/{cause}_share" for cause in CAUSES),
+            "time/repeated_steps",
             "time/compiled_programs",
             "train/loss_spikes",
             "temporal/tau_fix_ms",
@@ -111,11 +114,9 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
     assert not list((tmp_path / "checkpoints" / ".trash").iterdir())
 
 
-def test_a_batch_or_devices_that_micro_batches_do_not_fit_are_refused(tmp_path):
+def test_a_batch_that_micro_batches_do_not_fit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"batch_size is 6, .* the nearest valid values are 4 and 8"):
         run(tmp_path, **{"data.batch_size": 6})
-    with pytest.raises(ConfigError, match=r"micro_batches is 2, which 4 devices cannot share"):
-        run(tmp_path, **{"optim.micro_batches": 2})
 
 
 def test_groups_that_the_model_lacks_are_named(tmp_path):

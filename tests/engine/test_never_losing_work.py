@@ -147,13 +147,16 @@ def test_a_log_that_the_disk_refuses_keeps_its_lines_and_warns_once(tmp_path, mo
     assert capsys.readouterr().out.count("the log cannot be written (No space left on device)") == 1
 
 
-def test_a_file_of_tensorboard_ends_at_the_first_error():
+def test_a_file_of_tensorboard_ends_at_the_first_error_which_is_told(capsys):
     file = logs.EventFile("polarjax:/dev/full")
     for _ in range(2):
         file.write(b"event")
         file.flush()
     file.close()
-    assert file._broken
+    assert capsys.readouterr().err == (
+        "warning: /dev/full: cannot be written for TensorBoard (No space left on device); "
+        "training goes on, metrics.jsonl has it all\n"
+    )
 
 
 def test_a_spike_of_the_loss_is_counted_and_the_counts_survive_a_resume():

@@ -13,7 +13,7 @@ from tests.engine import toy
 @pytest.fixture(scope="module")
 def parts():
     """Everything a step needs: data, system, mesh, data on the devices, a step, its first state and its requests."""
-    data, system, mesh = toy.make_data(not_finite=(1,)), toy.make_system(), sharding.make_mesh()
+    data, system, mesh = toy.make_data(not_finite=(1,)), toy.make_system(), sharding.make_mesh(4)
     resident = sharding.put_replicated(data.resident, mesh)
     config = OptimConfig.read(toy.make_config(**{"optim.warmup_steps": 0}).optim, 12)
     params = system.init(jax.random.key(0), data.fetch(data.resident, data.train(0)))["params"]

@@ -4,7 +4,6 @@ import pytest
 
 from polarjax.core import CheckpointError, NumericError
 from polarjax.engine import compilation
-from polarjax.engine.clock import Clock
 from polarjax.engine.tally import Tally
 from polarjax.engine.writer import Writer
 
@@ -74,25 +73,6 @@ def test_the_tally_survives_json_and_averages_finite_steps_only():
     tally.add(4, {"finite": False}, max_skipped=2)
     with pytest.raises(NumericError, match=r"2 steps in a row, up to step 5; the last good step is 3"):
         tally.add(5, {"finite": False}, max_skipped=2)
-
-
-def test_pauses_are_no_part_of_the_speed(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    clock = Clock()
-    now[0] = 1.0
-    clock.count(0.5, device_idle=True)
-    with clock.pause():
-        now[0] = 9.0
-    now[0] = 10.0
-    clock.count(1.0, device_idle=False)
-    assert clock.take(8) == {
-        "time/samples_per_second": 8.0,
-        "time/data_wait": 0.25,
-        "time/step_median_ms": 1000.0,
-        "time/step_p99_ms": 1000.0,
-        "time/training_share": 0.2,
-    }
 
 
 def test_the_compilation_cache_is_quiet_where_it_cannot_be_written(tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 """Commands and config files that are wrong: rows of (id, action, exit code, message)."""
 
+import jax
+
 import eval as eval_command
 import train as train_command
 from polarjax.core import PolarjaxError
-from polarjax.engine import checkpoints
+from polarjax.engine import checkpoints, logs
 from polarjax.engine.flags import parse_flags
 from polarjax.engine.workdir import claim
+from tests.engine import runs
 
 
 def train(*arguments):
@@ -38,6 +41,38 @@ def laptop(place):
 
 def unknown_flag(place):
     return parse_flags(["--workdri", "x"], {"workdir": ""}, "")
+
+
+def no_accelerator(reason):
+    def refuse():
+        raise reason
+
+    def action(place):
+        place.monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+        place.monkeypatch.setattr(jax, "devices", refuse)
+        return train("--config", "configs/polar.py")(place)
+
+    return action
+
+
+def no_tensorboard(place):
+    (place.folder / "run").mkdir()
+    (place.folder / "run" / "tensorboard").write_text("")
+    printed = place.run()
+    return printed.count("warning"), len(runs.lines_of(place.folder / "run")), printed
+
+
+def tensorboard_that_fills_up(place):
+    opened = logs.EventFile.__init__
+
+    def full(self, path):
+        opened(self, path)
+        self._file.close()
+        self._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+
+    place.monkeypatch.setattr(logs.EventFile, "__init__", full)
+    printed = place.run()
+    return printed.count("warning"), len(runs.lines_of(place.folder / "run")), printed
 
 
 def spaces(place):
@@ -75,6 +110,26 @@ ROWS = [
     ("U4 syntax", config_file("def get_config(:\n"), 2, r"a\.py:1: invalid syntax"),
     ("U5", lambda at: claim(at.write() / "spikes.npy").__enter__(), 4, "--workdir .* cannot be written"),
     ("U5 spaces", spaces, 0, r"^\[8, 12\]$"),
+    (
+        "U6",
+        no_accelerator(RuntimeError("Unable to initialize\nbackend 'cuda'")),
+        2,
+        r"^JAX_PLATFORMS is 'cuda', and JAX finds no such device here \(Unable to initialize backend 'cuda'\); "
+        r"found are \d+ CPU cores: set JAX_PLATFORMS=cpu to use them",
+    ),
+    ("U6 plugin", no_accelerator(AssertionError()), 2, r"its plugin is not installed\); found are \d+ CPU"),
+    (
+        "U7",
+        no_tensorboard,
+        0,
+        r"^\(1, 6, .*tensorboard: cannot be written for TensorBoard \(File exists\); training",
+    ),
+    (
+        "U7 full",
+        tensorboard_that_fills_up,
+        0,
+        r"^\(1, 6, .*for TensorBoard \(No space left on device\); training",
+    ),
     ("U8", laptop, 0, r"^\(5, 'numpy'\)$"),
     ("U10", evaluate("--workdir", "{at}/absent"), 4, "absent does not exist; expected the directory"),
     (

@@ -222,13 +222,32 @@ ROWS = [
         3,
         r"trial\.npy: trial 0 comes back at frame 60",
     ),
+    (
+        "D28 order",
+        lambda at: at.write(timestamps=np.arange(180)[::-1] / 120.0),
+        3,
+        r"timestamps\.npy: 179 steps are not above 0, first from .* at frame 1",
+    ),
+    (
+        "D28 gap",
+        lambda at: at.write(timestamps=np.arange(180) / 120.0 + (np.arange(180) >= 40)),
+        3,
+        r"timestamps\.npy: 1 gaps inside trials, first 1008 ms before frame 40 of trial 1,.*Start a new trial there",
+    ),
     ("D29", one_rate, 3, r"alpha and beta differ in rate_hz: 120\.0 and 118\.0"),
     (
         "D30",
         lambda at: at.write(gaze=session_arrays()["gaze"] * np.float32(10)),
         3,
-        r"gaze\.npy: the median speed is \d+ deg/s as stored, and .* if the values are pixels",
+        r"gaze\.npy: the median speed is [\d.]+ deg/s as stored, and .* if the values are pixels",
     ),
+    (
+        "D30 slow",
+        lambda at: at.write(gaze=session_arrays()["gaze"] * np.float32(1e-3)),
+        3,
+        r"gaze\.npy: the median speed is 0\.0\d+ deg/s as stored, and .* if the values are radians",
+    ),
+    ("D30 rest", lambda at: at.notes(gaze=np.zeros((180, 2), np.float32)), 0, "^$"),
     ("D31", flipped, 3, r"spikes\.npy: sha256 is .*session\.json says"),
     (
         "D31 truncated",

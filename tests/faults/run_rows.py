@@ -12,7 +12,7 @@ import numpy as np
 from polarjax.engine import archive, interruption, logs, sharding, storage, watchdog
 from polarjax.engine.workdir import claim
 from tests.engine import toy
-from tests.engine.runs import flip_a_bit
+from tests.engine.runs import flip_a_bit, mesh_of
 
 USAGE = type(shutil.disk_usage("/"))
 
@@ -70,6 +70,29 @@ def signalled_in_an_evaluation(place):
 
     with interruption.watch_signals() as stop:
         return place.run(data=data._replace(evaluation=evaluation), stop=stop)
+
+
+def signalled_while_the_step_is_compiled(place):
+    system, sent = toy.make_system(), []
+
+    def loss(*arguments):
+        sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        return system.loss(*arguments)
+
+    with interruption.watch_signals() as stop:
+        return place.run(system=system._replace(loss=loss), stop=stop)
+
+
+def signalled_at_the_report(number):
+    def action(place):
+        before = signal.getsignal(number)
+        try:
+            with interruption.leave_on_signal("the report was written"):
+                signal.raise_signal(number)
+        finally:
+            assert signal.getsignal(number) is before
+
+    return action
 
 
 def three_signals(place):
@@ -153,11 +176,8 @@ def bias_like(array):
 
 def on_one_device(place):
     place.stop(5)
-    import jax
-
-    axis = jax.sharding.AxisType.Auto
-    one = jax.make_mesh((1,), ("data",), axis_types=(axis,), devices=jax.devices()[:1])
-    place.monkeypatch.setattr(sharding, "make_mesh", lambda: one)
+    one = mesh_of(1)
+    place.monkeypatch.setattr(sharding, "make_mesh", lambda micro_batches: one)
     return place.run()
 
 
@@ -206,6 +226,16 @@ ROWS = [
     ("C3", killed_after_a_save, 0, r"^\[0, 4\]$"),
     ("C4 C5", signalled(signal.SIGTERM), 75, STOPPED.format(6)),
     ("C6", signalled_in_an_evaluation, 75, STOPPED.format(4)),
+    ("C6 compile", signalled_while_the_step_is_compiled, 75, STOPPED.format(1)),
+    *(
+        (
+            f"C6 report {number.name}",
+            signalled_at_the_report(number),
+            75,
+            "stopped while the report was written; all",
+        )
+        for number in interruption.SIGNALS
+    ),
     ("C7", three_signals, 0, "^stopping: the run is being saved; a third signal ends it at once\n$"),
     ("C8", signalled(signal.SIGHUP), 75, STOPPED.format(6)),
     (

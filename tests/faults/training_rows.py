@@ -11,7 +11,7 @@ from polarjax.engine.state import flatten
 from polarjax.engine.tally import SPIKE_STEPS, Tally
 from polarjax.ops import gaze, polar_decomposition
 from tests.engine import toy
-from tests.engine.runs import assert_same_bits, lines_of
+from tests.engine.runs import assert_same_bits, lines_of, mesh_of
 
 
 def spike(place):
@@ -94,13 +94,17 @@ def restarted(place):
 def one_device(place):
     place.run()
     four = flatten(place.state.params)
-    axis = jax.sharding.AxisType.Auto
-    one = jax.make_mesh((1,), ("data",), axis_types=(axis,), devices=jax.devices()[:1])
-    place.monkeypatch.setattr(sharding, "make_mesh", lambda: one)
+    one = mesh_of(1)
+    place.monkeypatch.setattr(sharding, "make_mesh", lambda micro_batches: one)
     place.folder = place.folder / "one"
     place.run()
     pairs = zip(flatten(place.state.params).values(), four.values(), strict=True)
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs) < 1e-6
+
+
+def two_processes(place):
+    place.monkeypatch.setattr(jax, "process_count", lambda: 2)
+    return place.run(**{"optim.micro_batches": 6})
 
 
 def low_precision(place):
@@ -168,9 +172,15 @@ ROWS = [
     ),
     (
         "T12 devices",
-        option("optim.micro_batches", 6),
+        lambda at: at.run(**{"optim.micro_batches": 6, "data.batch_size": 12, "train.num_steps": 2}),
+        0,
+        r"3 of 4 devices are used: config\.optim\.micro_batches is 6\n",
+    ),
+    (
+        "T12 processes",
+        two_processes,
         2,
-        r"micro_batches is 6, which 4 devices cannot share: .*; the nearest valid values are 4 and 8",
+        r"micro_batches is 6, which 4 devices of 2 processes cannot share: .*; the nearest .* are 4 and 8",
     ),
     ("T13", too_large, 2, r"batch_size = 384 needs 20\.00 GB and small has 1\.00 GB; lower config\.data"),
     ("T13 run", exhausted, 2, r"batch_size = 384 does not fit the device \(RESOURCE_EXHAUSTED.*lower"),
