@@ -1,14 +1,15 @@
-"""Times the compiled train step of a config.
+"""Times train steps: of the comparison with PyTorch, or of one config alone.
 
+python -m benchmarks.step [--rows relaxed,default] [--steps 5] [--compile] [--json FILE] [--plot FILE.png]
 python -m benchmarks.step --config configs/polar_relaxed.py:quick [--steps 20] [--json FILE]
+
+Without --config, every row is a model that both sides have with the same weights: its train step in PyTorch and ours,
+one after the other, again and again. With --config, the train step of that config on its own data.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
-import platform
 import resource
 import statistics
 import sys
@@ -19,7 +20,8 @@ import jax
 
 import polarjax.data
 import polarjax.systems
-from polarjax.core import ConfigError, PolarjaxError
+from benchmarks import cases, comparison, measure
+from polarjax.core import PolarjaxError
 from polarjax.engine import config, sharding
 from polarjax.engine.flags import parse_flags
 from polarjax.engine.optim import make_optimizer
@@ -28,29 +30,37 @@ from polarjax.engine.step import make_initialize, make_train_step
 
 WARM_UP = 2
 FLAGS = {
-    "config": "config file, path.py or path.py:argument",
-    "steps": "number of steps that are timed, after 2 that are not (default: 20)",
+    "config": "config file, path.py or path.py:argument; without it PyTorch is compared with",
+    "steps": "number of steps that are timed, after 2 that are not (default: 20); of a comparison on each side "
+    "(default: 5)",
+    "rows": f"rows of the comparison, of {', '.join(cases.CASES)} (default: all)",
+    "compile": "time PyTorch's compiled form too; compiling takes minutes a row",
+    "small": "the comparison at sizes of seconds, which shows that it works and not how fast anything is",
     "json": "file for the numbers",
+    "plot": "file for a figure of the comparison",
 }
+SWITCHES = ("compile", "small")
 
 
 def main(arguments: list[str]) -> None:
     """Reads the flags, measures, prints the table and writes the JSON."""
-    flags, overrides = parse_flags(arguments, FLAGS, __doc__ or "")
-    settings = config.load(flags.get("config"), overrides)
-    measured = {
-        "config": flags["config"],
-        **overrides,
-        **measure_step(settings, _count(flags.get("steps", "20"))),
-    }
-    print(
-        "\n".join(
-            f"{name:<22}{value:>14,.1f}" if isinstance(value, float) else f"{name:<22}{value!s:>14}"
-            for name, value in measured.items()
-        )
-    )
-    if "json" in flags:
-        pathlib.Path(flags["json"]).write_text(json.dumps(measured, indent=1) + "\n")
+    flags, overrides = parse_flags(arguments, FLAGS, __doc__ or "", switches=SWITCHES)
+    if "config" in flags:
+        settings = config.load(flags["config"], overrides)
+        steps = measure.whole_number(flags, "steps", 20)
+        measured = {"config": flags["config"], **overrides, **measure_step(settings, steps)}
+        measure.print_numbers(measured)
+        measure.write_json(flags, measured)
+        return
+    comparison.check_torch()
+    names = measure.chosen(flags, "rows", tuple(cases.CASES))
+    steps = measure.whole_number(flags, "steps", 5)
+    rows = comparison.compare(names, steps, compiles="compile" in flags, small="small" in flags)
+    print()
+    measure.print_table(rows, comparison.COLUMNS)
+    measure.write_json(flags, rows)
+    if "plot" in flags:
+        comparison.plot(rows, pathlib.Path(flags["plot"]))
 
 
 def measure_step(settings: Any, steps: int) -> dict[str, Any]:
@@ -78,11 +88,7 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
             raise PolarjaxError("the last step's loss or gradient is not finite; its time means nothing")
         median = statistics.median(step_ms[WARM_UP:])
         return {
-            "device": jax.devices()[0].device_kind,
-            "devices": jax.device_count(),
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-            "python": platform.python_version(),
+            **measure.machine(),
             "steps": steps,
             "step_ms": median,
             "step_ms_longest": max(step_ms[WARM_UP:]),
@@ -121,15 +127,7 @@ def _prepare(settings: Any, data: Any) -> tuple:
     return step, state, resident, send
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise ConfigError(f"--steps is {text!r}; expected a whole number above 0")
-    return int(text)
-
-
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PolarjaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    if not any(argument.startswith("--config") for argument in sys.argv[1:]):
+        measure.restart_in(measure.fair_environment(cores_as_devices=True))
+    measure.run(main)
