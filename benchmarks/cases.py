@@ -50,6 +50,8 @@ class Case:
       sizes: of both.
       batch: examples in a batch, on both sides.
       burn_in, predicted: frames of an example on our side; the twin has windows of `window` frames.
+      sessions: each with as many units; on our side alone.
+      micro_batches: of our side; 0 is one a device.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Case:
     burn_in: int
     predicted: int
     window: int = 25
+    sessions: int = 1
+    micro_batches: int = 0
 
     @property
     def frames(self) -> int:
@@ -120,8 +124,8 @@ def model_kwargs(case: Case) -> dict[str, Any]:
     return {**polar.get_config().model.kwargs.to_dict(), **sizes, **case.options}
 
 
-def make_info(sizes: Sizes) -> DataInfo:
-    """Returns one session of units in the middle of the frame."""
+def make_info(sizes: Sizes, n_sessions: int = 1) -> DataInfo:
+    """Returns sessions of units in the middle of the frame."""
     n = sizes.n_units
     session = SessionInfo(
         "noise", "", tuple(map(str, range(n))), (MEAN_COUNT,) * n, ((0.0, 0.0),) * n, "", ""
@@ -130,17 +134,19 @@ def make_info(sizes: Sizes) -> DataInfo:
 
 
 def make_system(case: Case) -> tuple[Any, System]:
-    """Returns the config and the system of our side; micro-batches are one a device."""
+    """Returns the config and the system of our side."""
     config = polar.get_config()
     config.model.kwargs = model_kwargs(case)
-    config.optim.update(warmup_steps=0, schedule="constant", micro_batches=jax.device_count())
-    return config, systems.build(config, make_info(case.sizes))
+    config.optim.update(
+        warmup_steps=0, schedule="constant", micro_batches=case.micro_batches or jax.device_count()
+    )
+    return config, systems.build(config, make_info(case.sizes, case.sessions))
 
 
 def make_model(case: Case) -> PolarV1:
     """Returns the module of our side."""
     config, _ = make_system(case)
-    model: Any = make_module(config, make_info(case.sizes))
+    model: Any = make_module(config, make_info(case.sizes, case.sessions))
     return model
 
 
@@ -161,7 +167,7 @@ def initial_variables(case: Case, seed: int = 0) -> PyTree:
     """Returns parameters and statistics as training begins, moved off the zeros that would hide a wrong gradient."""
     _, system = make_system(case)
     batch = make_batch(case, case.frames, case.predicted)
-    first = Batch(*(leaf[:2] for leaf in batch))
+    first = Batch(*(leaf[: max(2, case.sessions)] for leaf in batch))
     variables = jax.device_get(jax.jit(system.init)(jax.random.key(seed), first))
     random = np.random.default_rng(seed)
 
@@ -189,7 +195,7 @@ def compile_step(case: Case, variables: PyTree) -> OurStep:
     batch, mesh = make_batch(case, case.frames, case.predicted), sharding.make_mesh()
     optim = OptimConfig.read(config.optim, config.train.num_steps)
     shares = {"batch_size": case.batch, "micro_batches": optim.micro_batches}
-    sharding.check_sharing(**shares, devices=mesh.size, sessions=1)
+    sharding.check_sharing(**shares, devices=mesh.size, sessions=case.sessions)
     request = sharding.put_request(batch, mesh, **shares)
     optimizer = make_optimizer(optim, system.param_group, variables["params"], config.train.num_steps)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), variables["params"])

@@ -19,14 +19,11 @@ from typing import Any
 import jax
 
 import polarjax.data
-import polarjax.systems
 from benchmarks import cases, comparison, measure
+from benchmarks.prepared import prepare
 from polarjax.core import PolarjaxError
-from polarjax.engine import config, sharding
+from polarjax.engine import config
 from polarjax.engine.flags import parse_flags
-from polarjax.engine.optim import make_optimizer
-from polarjax.engine.state import to_host
-from polarjax.engine.step import make_initialize, make_train_step
 
 WARM_UP = 2
 FLAGS = {
@@ -72,7 +69,7 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
     """
     data = polarjax.data.build(settings.data)
     try:
-        train_step, state, resident, send = _prepare(settings, data)
+        train_step, state, resident, send = prepare(settings, data)
         begin = time.perf_counter()
         compiled = train_step.lower(state, resident, send(0)).compile()
         compile_s = time.perf_counter() - begin
@@ -100,31 +97,6 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
         }
     finally:
         data.close()
-
-
-def _prepare(settings: Any, data: Any) -> tuple:
-    """Returns the jitted step, the first state, the resident arrays and step -> request on the devices."""
-    train, optim = config.validate(settings)
-    system = polarjax.systems.build(settings, data.info)
-    mesh = sharding.make_mesh()
-    resident = sharding.put_replicated(data.resident, mesh)
-    shares = {"batch_size": settings.data.batch_size, "micro_batches": optim.micro_batches}
-    sharding.check_sharing(**shares, devices=mesh.size, sessions=len(data.info.sessions))
-
-    def send(step):
-        return sharding.put_request(data.train(step), mesh, **shares)
-
-    def init(resident, rows):
-        return system.init(jax.random.key(0), data.fetch(resident, rows))["params"]
-
-    rows = sharding.first_rows(send(0), mesh, settings.data.batch_size)
-    optimizer = make_optimizer(
-        optim, system.param_group, jax.eval_shape(init, resident, rows), train.num_steps
-    )
-    initialize = make_initialize(system, optimizer, data.fetch, settings.seed)
-    state = sharding.put_replicated(to_host(initialize(sharding.on_one_device(resident), rows)), mesh)
-    step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
-    return step, state, resident, send
 
 
 if __name__ == "__main__":
