@@ -127,10 +127,12 @@ def model_kwargs(case: Case) -> dict[str, Any]:
 def make_info(sizes: Sizes, n_sessions: int = 1) -> DataInfo:
     """Returns sessions of units in the middle of the frame."""
     n = sizes.n_units
-    session = SessionInfo(
-        "noise", "", tuple(map(str, range(n))), (MEAN_COUNT,) * n, ((0.0, 0.0),) * n, "", ""
+    units, place = tuple(map(str, range(n))), ((0.0, 0.0),) * n
+    sessions = tuple(
+        SessionInfo(f"noise-{number}", "", units, (MEAN_COUNT,) * n, place, "", "")
+        for number in range(n_sessions)
     )
-    return DataInfo((session,), RATE_HZ, PIXELS_PER_DEGREE, (sizes.side, sizes.side, 1))
+    return DataInfo(sessions, RATE_HZ, PIXELS_PER_DEGREE, (sizes.side, sizes.side, 1))
 
 
 def make_system(case: Case) -> tuple[Any, System]:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pathlib
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,13 +35,16 @@ def check_torch() -> None:
         )
 
 
-def compare(names: list[str], rounds: int, *, compiles: bool, small: bool) -> list[dict[str, Any]]:
+def compare(
+    names: list[str], rounds: int, *, compiles: bool, small: bool, keep: Callable[[list], None]
+) -> list[dict[str, Any]]:
     """Measures rows of `cases.CASES`; prints a line for each.
 
     Args:
       rounds: steps of each side that are timed.
       compiles: whether to compile the models in PyTorch, too.
       small: whether to take sizes that only show that all works.
+      keep: is given all rows so far after each of them, so that a run that is ended keeps what it has.
 
     Returns:
       One object a row; what the columns mean is in docs/benchmarks.md.
@@ -57,6 +61,7 @@ def compare(names: list[str], rounds: int, *, compiles: bool, small: bool) -> li
             f"{column} {rows[-1][column]:.1f}" for column in ("ratio_eager", "memory_ratio", "floor_ratio")
         )
         print(f"{name}: {', '.join(done)}", flush=True)
+        keep(rows)
     return rows
 
 

@@ -27,9 +27,9 @@ from polarjax.core import ConfigError
 from polarjax.engine.compilation import enable_compilation_cache
 from polarjax.engine.flags import parse_flags
 
-BASE = cases.Case("scaling", "default", {"code_width": 32}, cases.Sizes(2, 16, 7, 32, 24), 8, 8, 24)
+BASE = cases.Case("scaling", "default", {"code_width": 32}, cases.Sizes(2, 16, 5, 32, 16), 8, 4, 12)
 AXES = {
-    "frames": (32, 64, 128, 256),
+    "frames": (16, 32, 64, 128),
     "batch": (8, 16, 32, 64),
     "pairs": (16, 32, 64, 128),
     "units": (32, 128, 512, 2048),
@@ -115,7 +115,8 @@ def point_case(axis: str, value: int, base: cases.Case = BASE) -> cases.Case:
         return dataclasses.replace(base, predicted=value - base.burn_in)
     if axis == "devices":
         return dataclasses.replace(base, micro_batches=max(AXES["devices"]))
-    return dataclasses.replace(base, **{axis: value})
+    changed: dict[str, Any] = {axis: value}
+    return dataclasses.replace(base, **changed)
 
 
 def environment_with(devices: int) -> dict[str, str]:

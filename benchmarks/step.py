@@ -9,6 +9,7 @@ one after the other, again and again. With --config, the train step of that conf
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import resource
 import statistics
@@ -24,6 +25,7 @@ from benchmarks.prepared import prepare
 from polarjax.core import PolarjaxError
 from polarjax.engine import config
 from polarjax.engine.flags import parse_flags
+from polarjax.engine.memory import needed_bytes
 
 WARM_UP = 2
 FLAGS = {
@@ -52,10 +54,16 @@ def main(arguments: list[str]) -> None:
     comparison.check_torch()
     names = measure.chosen(flags, "rows", tuple(cases.CASES))
     steps = measure.whole_number(flags, "steps", 5)
-    rows = comparison.compare(names, steps, compiles="compile" in flags, small="small" in flags)
+    asked = {name: name in flags for name in SWITCHES}
+    rows = comparison.compare(
+        names,
+        steps,
+        compiles=asked["compile"],
+        small=asked["small"],
+        keep=functools.partial(measure.write_json, flags),
+    )
     print()
     measure.print_table(rows, comparison.COLUMNS)
-    measure.write_json(flags, rows)
     if "plot" in flags:
         comparison.plot(rows, pathlib.Path(flags["plot"]))
 
@@ -93,7 +101,7 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
             "predicted_bins_per_s": 1e3 * settings.data.batch_size * settings.data.predicted / median,
             "compile_s": compile_s,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            "step_memory_mb": compiled.memory_analysis().temp_size_in_bytes / 2**20,
+            "step_memory_mb": (needed_bytes(compiled) or 0) / 2**20,
         }
     finally:
         data.close()
