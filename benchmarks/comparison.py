@@ -80,9 +80,9 @@ def measure_row(case: Case, peaks: floors.Peaks, rounds: int, *, compiles: bool)
     variables = twin.variables if windows else cases.initial_variables(case)
     ours, theirs = cases.compile_step(case, variables), torch_steps.TorchStep(twin, case)
     loss, their_loss = float(ours.run()["train/loss"]), theirs.run()
-    theirs.choose_threads()
     if windows:
         torch_steps.compare(f"{case.name}: first loss", loss, their_loss, FIRST_LOSS_TOLERANCE)
+    theirs.choose_threads()
     functions = {"torch": theirs.run, "ours": ours.run}
     compile_s = None
     if compiles:
@@ -139,6 +139,7 @@ def _speeds(case: Case, times: dict[str, measure.Times]) -> dict[str, Any]:
 
 def _memory(name: str, *, small: bool) -> dict[str, float]:
     """Returns what a step adds to the memory of a process, on both sides."""
+    peak_memory.release()  # what the steps of this process left would take the machine's memory from the others
     added = {}
     for side in peak_memory.SIDES:
         held = peak_memory.measure_child(name, side, small=small, environment=dict(os.environ))

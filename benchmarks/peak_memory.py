@@ -3,7 +3,7 @@
 python -m benchmarks.peak_memory relaxed ours|torch [small]
 
 Prints one object: baseline_mb, what the process holds before the first step, with model, batch and compiled program;
-peak_mb, the most that it held during two steps.
+peak_mb, the most that it held during two steps. Linux tells.
 """
 
 from __future__ import annotations
@@ -43,10 +43,15 @@ def main(arguments: list[str]) -> None:
 
 def settle() -> float:
     """Gives free memory back, forgets the peak so far (compiling takes more than a step) and returns MB held."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    release()
     RESET.write_text("5")
     return _status("VmRSS")
+
+
+def release() -> None:
+    """Gives memory that is free back to the system."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak() -> float:

@@ -125,8 +125,7 @@ class TorchStep:
     """
 
     def __init__(self, twin: Twin, case: Case) -> None:
-        self.threads = os.cpu_count() or 1
-        torch.set_num_threads(self.threads)
+        self.threads = torch.get_num_threads()
         self.model: nn.Module = twin.model
         self.batch = to_torch(cases.make_batch(case, case.window, 1), torch.float32)
         self.optimizer = torch.optim.AdamW(
