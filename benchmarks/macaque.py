@@ -10,9 +10,7 @@ tested on the same images; its penalty is chosen by leaving out one of the train
 
 from __future__ import annotations
 
-import json
 import pathlib
-import sys
 import tempfile
 from typing import Any
 
@@ -26,7 +24,8 @@ from sklearn.preprocessing import StandardScaler
 import polarjax
 import polarjax.data
 import polarjax.systems
-from polarjax.core import ConfigError, PolarjaxError
+from benchmarks import measure
+from polarjax.core import ConfigError
 from polarjax.data.convert import image_counts
 from polarjax.engine import config, loop
 from polarjax.engine.flags import parse_flags
@@ -64,9 +63,8 @@ def main(arguments: list[str]) -> None:
         measured[name] = round(float(np.median(correlation(prediction, counts))), 3)
         each = [np.median(correlation(prediction[movie == m], counts[movie == m])) for m in np.unique(movie)]
         measured[f"{name}_within_movies"] = round(float(np.mean(each)), 3)
-    print("\n".join(f"{name:<24}{value!s:>12}" for name, value in measured.items()))
-    if "json" in flags:
-        pathlib.Path(flags["json"]).write_text(json.dumps(measured, indent=1) + "\n")
+    measure.print_numbers(measured)
+    measure.write_json(flags, measured)
 
 
 def leave_one_movie_out(
@@ -149,8 +147,4 @@ def _ridge(features: np.ndarray, counts: np.ndarray, asked: np.ndarray, penalty:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PolarjaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

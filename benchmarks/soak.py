@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from polarjax.core import CheckpointError, ConfigError, PolarjaxError
+from benchmarks import measure
+from polarjax.core import CheckpointError, PolarjaxError
 from polarjax.engine import archive, checkpoints, interruption
 from polarjax.engine.flags import parse_flags
 from polarjax.engine.state import TrainState, flatten
@@ -45,8 +46,8 @@ def main(arguments: list[str]) -> int:
     """Reads the flags, kills, damages, prints the table and writes the JSON; returns the exit code."""
     flags, _ = parse_flags(arguments, FLAGS, __doc__ or "")
     numbers = {
-        name: _number(name, flags.get(name, default))
-        for name, default in {"kills": "40", "corruptions": "120", "steps": "30", "seed": "0"}.items()
+        name: measure.whole_number(flags, name, default, least=0)
+        for name, default in {"kills": 40, "corruptions": 120, "steps": 30, "seed": 0}.items()
     }
     if "train" in flags:
         train(pathlib.Path(flags["train"]), numbers["steps"])
@@ -54,8 +55,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="polarjax-soak-") as folder:
         report = soak(pathlib.Path(folder), **numbers)
     print("\n".join(f"{name:<44}{value!s:>10}" for name, value in report.items()))
-    if "json" in flags:
-        pathlib.Path(flags["json"]).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    measure.write_json(flags, report)
     return 1 if any(value for name, value in report.items() if name.startswith("wrong: ")) else 0
 
 
@@ -259,15 +259,5 @@ def _log(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
-def _number(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"--{name} is {text!r}; expected a whole number")
-    return int(text)
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except PolarjaxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 POWER_FLOOR = 1e-6
 N_SUMMARIES = 5
 MAX_VELOCITY, MAX_OFFSET = 50.0, 0.1
+VELOCITY_SCALE, ACCELERATION_SCALE = 10.0, 1000.0
 
 
 def blur_taps(x: Tensor) -> Tensor:
@@ -68,12 +69,12 @@ class FilterBank(nn.Module):
 
 
 class GazeEncoder(nn.Module):
-    """Gaze [B, T, 2] -> code [B, T, D], from 20 raw features a frame."""
+    """Gaze [B, T, 2] -> code [B, T, D], from 20 features a frame: raw, or with asinh-scaled kinematics."""
 
-    def __init__(self, width: int, dt: float) -> None:
+    def __init__(self, width: int, dt: float, scaled: bool = False) -> None:
         """Makes features and two dense layers."""
         super().__init__()
-        self.dt = dt
+        self.dt, self.scaled = dt, scaled
         for axis in "xy":
             setattr(self, f"pos_logw_{axis}", nn.Parameter(torch.full((2,), math.log(1 / 64))))
             setattr(self, f"pos_phi_{axis}", nn.Parameter(torch.zeros(2)))
@@ -97,8 +98,13 @@ class GazeEncoder(nn.Module):
             angle = 2 * math.pi * gaze[..., index : index + 1] * frequency + getattr(self, f"pos_phi_{axis}")
             features += [angle.sin(), angle.cos()]
         averages = [self._average(gate, alpha) for alpha in (0.8, 0.95)]
+        direction = velocity / floored[..., None]
+        if self.scaled:
+            velocity, speed = (torch.asinh(x / VELOCITY_SCALE) for x in (velocity, speed))
+            scaled = (torch.asinh(x / ACCELERATION_SCALE) for x in (acceleration, along, across))
+            acceleration, along, across = scaled
         numbers = torch.stack([along, across, gate, *averages], -1)
-        features += [velocity, speed[..., None], velocity / floored[..., None], acceleration, numbers]
+        features += [velocity, speed[..., None], direction, acceleration, numbers]
         hidden = functional.gelu(self.proj1(torch.cat(features, -1)))
         return functional.gelu(self.proj2(hidden))
 

@@ -194,9 +194,8 @@ class PolarV1(nn.Module):
     ) -> tuple[Float[Array, "B n N"], dict[str, Any]]:
         """Predicts the last n frames of segments that nothing came before; arguments and results as in `advance`."""
         if not segment_pass.computes(self):
-            _, log_rate, intermediates = self.advance(stimulus, gaze, None)
-            pooled = intermediates["pooled"][:, -n_predicted:]
-            return log_rate[:, -n_predicted:], intermediates | {"pooled": pooled}
+            _, log_rate, given = self.advance(stimulus, gaze, None)
+            return log_rate[:, -n_predicted:], given | {"pooled": given["pooled"][:, -n_predicted:]}
         dtype = jnp.promote_types(stimulus.dtype, self.units.kernel.dtype)
         batch, n_frames, height, width = stimulus.shape[:4]
         nothing = self.initial_memory(batch, (height, width))
@@ -208,8 +207,8 @@ class PolarV1(nn.Module):
             pooled = self.units.by_unit(window_pass.pool_windows(*given)[None])
         else:
             pooled = self.units.by_unit(segment_pass.pool_segments(*given, n_predicted))
-        log_rate = jnp.moveaxis(self._rate(pooled), 0, 1)
-        return log_rate, {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
+        intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
+        return jnp.moveaxis(self._rate(pooled), 0, 1), intermediates
 
     def initial_memory(self, batch: int, frame_shape: tuple[int, int]) -> Memory:
         """Returns the memory before the first frame of movies of H x W pixels."""
@@ -280,9 +279,8 @@ class PolarV1(nn.Module):
                 "got none. Pass gaze, or train with config.model.kwargs.gaze='none'."
             )
         gaze = gaze.astype(dtype)
-        fresh = memory.n_seen == 0
         start = jax.tree.map(
-            lambda first, carried: jnp.where(fresh, first, carried.astype(first.dtype)),
+            lambda first, carried: jnp.where(memory.n_seen == 0, first, carried.astype(first.dtype)),
             gaze_ops.initial_memory(gaze),
             memory.gaze,
         )
