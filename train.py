@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> None:
     settings = config.load(flags.get("config"), overrides)
     allowed = [name.removeprefix("config.") for name in flags.get("allow-config-change", "").split(",")]
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
+    _, optim = config.validate(settings)
     sharding.initialize_distributed(flags)
+    sharding.use_cores(optim.micro_batches)
     sharding.find_devices()
     compilation.enable_compilation_cache()
     data = polarjax.data.build(settings.data)

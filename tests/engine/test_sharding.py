@@ -1,3 +1,9 @@
+"""Devices and processes: flags, meshes, and how a batch is shared."""
+
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -92,3 +98,21 @@ def test_a_line_tells_that_devices_stay_idle():
         "3 of 4 devices are used: config.optim.micro_batches is 3"
     ]
     assert sharding.describe_mesh(sharding.make_mesh(4), 4) == []
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("", 2), ("--xla_force_host_platform_device_count=3", 3)])
+def test_each_core_is_a_device_as_far_as_cores_share_the_micro_batches(flags, expected):
+    program = """
+import os
+os.sched_getaffinity = lambda process: range(3)
+from polarjax.engine import sharding
+import jax
+sharding.use_cores(4)
+print(jax.device_count())
+sharding.use_cores(1)  # too late: nothing happens
+"""
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(expected)]
