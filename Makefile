@@ -23,7 +23,7 @@ train: $(VENV)/runtime  ## environment, then the quick main job on the embedded 
 
 test: $(VENV)/development browser  ## environment, then format, lint, types and tests
 	scripts/check.sh
-	$(PYTHON) -m pytest -n $(WORKERS) --durations=15 $(ARGS)
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal --durations=15 $(ARGS)
 
 soak: $(VENV)/runtime  ## kills a small run 40 times and damages 120 checkpoints, about ten minutes
 	$(PYTHON) -m benchmarks.soak $(ARGS)
