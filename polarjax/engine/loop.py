@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from polarjax.core import Data, PyTree, System
@@ -261,22 +261,32 @@ def _evaluation(
 ) -> Callable[[TrainState, Callable[[], bool]], dict[str, Any] | None]:
     """Returns (state, polled) -> metrics of the validation tier: sums over all its batches, divided once.
 
-    Before each batch `polled` is asked whether to leave; the metrics are None then.
+    Before each batch `polled` is asked whether to leave; the metrics are None then. A batch is sent while the devices
+    work on the one before, but begins after it: two programs at a time whose devices wait for each other may take
+    the threads that both need (on CPUs for ever).
     """
 
     def evaluate(state: TrainState, polled: Callable[[], bool]) -> dict[str, Any] | None:
-        sums = None
+        sums, pending = None, None
         for request in itertools.islice(data.evaluation(1, batch_size), eval_batches or None):
             if polled():
                 return None
-            added = eval_step(state, resident, put_request(request))
-            sums = added if sums is None else jax.tree.map(jnp.add, sums, added)
+            sent = put_request(request)
+            sums = _added(sums, pending)
+            pending = eval_step(state, resident, sent)
+        sums = _added(sums, pending)
         if sums is None:
             return {}
-        metrics = system.eval_metrics(jax.device_get(sums))
+        metrics = system.eval_metrics(sums)
         return {metric_name("eval", name): value for name, value in metrics.items()}
 
     return evaluate
+
+
+def _added(sums: PyTree | None, pending: PyTree | None) -> PyTree | None:
+    """Waits for the sums of a batch and adds them."""
+    added = jax.device_get(pending)
+    return added if sums is None else jax.tree.map(np.add, sums, added)
 
 
 def _count(tally: Tally, step: int, scalars: dict[str, Any] | None, max_skipped: int, writer: Writer) -> None:
