@@ -92,7 +92,7 @@ class QuadratureBank(nn.Module):
           Arrays [B, n, T, ..], n bands an example, the last filled up with zeros; and the function that turns those of
           one band [T, ..] into even and odd maps [T, p, M] of p = rows w pixels.
         """
-        height, width = images.shape[2:4]
+        n_frames, height, width = images.shape[1:4]
         count = -(-height // (stride * rows))
         if self.kind == "separable":
             maps = self.separate(images.reshape(-1, *images.shape[2:]), stride)
@@ -103,7 +103,7 @@ class QuadratureBank(nn.Module):
             def respond(band: Any) -> list[Array]:
                 flat = [x.reshape(-1, x.shape[-1]) for x in band]
                 mixed = [jnp.dot(x, w, precision="highest") for x, w in zip(flat, weights, strict=True)]
-                return [x.reshape(len(band[0]), -1, self.n_pairs) for x in mixed]
+                return [x.reshape(n_frames, -1, self.n_pairs) for x in mixed]
 
             return [cut_rows(x, count=count, step=rows, height=rows) for x in movies], respond
         size, kernels = self.kernel_size, [self.kernels[name]["kernel"] for name in ("even", "odd")]

@@ -1,9 +1,9 @@
 """Polar-V1 on segments that nothing came before, in bands of pixels that stay in the cache.
 
-What a map remembers it remembers of its own pixel, and pooling adds pixels up. So a band of rows goes through time in
-chunks of frames: filtered, moved, pooled and forgotten, and computed again for the gradient. Of maps whose average
-over time is not asked for, only the scored frames are pooled. `causal_pass` is the definition; this is the same sums
-in another order.
+What a map remembers it remembers of its own pixel, and pooling adds pixels up. So a band of rows is filtered in all
+frames, moved through time, pooled and forgotten, and computed again for the gradient. Of maps whose average over
+time is not asked for, only the scored frames are pooled. `causal_pass` is the definition; this is the same sums in
+another order.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polarjax.models.causal_pass import LevelMemory, PassOptions, Weights, evolve, largest_divisor
-from polarjax.models.features import average_over_time, maps_to_pool
+from polarjax.models.causal_pass import (
+    LevelMemory,
+    PassOptions,
+    Weights,
+    average_over_time,
+    evolve,
+    maps_to_pool,
+)
 from polarjax.ops.backend import prefers_blocks, stage
 from polarjax.ops.polar_decomposition import decompose
 
-BAND_PIXELS, CHUNK_FRAMES = 128, 16
+BAND_PIXELS = 128
 
 
 def computes(model: Any) -> bool:
@@ -76,6 +82,7 @@ def _pool_example(
     session, bands, *motion = example
     parts = (windows[session], bands)
 
+    @jax.checkpoint
     def add(total, band):
         return jax.tree.map(jnp.add, total, pool_band(motion, *band)), None
 
@@ -106,38 +113,14 @@ def _pool_band(
     band: Any,
 ) -> dict[str, Float[Array, "_ N M"]]:
     """Filters, moves and pools the p pixels of a band in T frames; of all but the amplitude only the last n frames."""
-    frames = (band, motion)
-    burn_in = len(motion[0]) - n_scored
-    amplitude, *_ = jax.eval_shape(respond, jax.tree.map(lambda x: x[:1], band))
+    amplitude, *pose = stage(decompose(*stage(respond(band)), pose_floor=options.pose_floor))
     nothing = jnp.zeros(amplitude.shape[1:], amplitude.dtype)
     both = (nothing, nothing)
-    poses = (both, both) if "energy" in options.summaries else ()
-    memory = LevelMemory(nothing, both, poses, nothing, nothing, nothing)
-
-    def advance(names: tuple[str, ...], carry: tuple, chunk: tuple) -> tuple[tuple, dict[str, Array]]:
-        (fresh, memory), (band, motion) = carry, chunk
-        observed = stage(decompose(*stage(respond(band)), pose_floor=options.pose_floor))
-        state = stage(evolve(options, rest, memory, fresh, (observed[0], tuple(observed[1:])), tuple(motion)))
-        maps, poses = maps_to_pool(options.summaries, memory.poses, fresh, state)
-        pooled = {
-            name: jnp.einsum("np,tpm->tnm", window, x, precision="highest")
-            for name, x in maps.items()
-            if name in names
-        }
-        raw = (state[1][0][-1], state[1][1][-1])
-        memory = memory._replace(amplitude=state[0][-1], pose=raw, poses=poses)
-        return (jnp.zeros((), bool), memory), pooled
-
-    def run(names: tuple[str, ...], carry: tuple, frames: tuple) -> tuple[tuple, dict[str, Array]]:
-        n_frames = len(frames[1][0])
-        size = largest_divisor(n_frames, CHUNK_FRAMES)
-        chunks = jax.tree.map(lambda x: x.reshape(n_frames // size, size, *x.shape[1:]), frames)
-        step = jax.checkpoint(functools.partial(advance, names), prevent_cse=False)
-        carry, pooled = jax.lax.scan(step, carry, chunks)
-        return carry, {name: x.reshape(n_frames, *x.shape[2:]) for name, x in pooled.items()}
-
-    carry, before = (jnp.ones((), bool), memory), {}
-    if burn_in:
-        carry, before = run(("last",), carry, jax.tree.map(lambda x: x[:burn_in], frames))
-    _, pooled = run(("last", *options.summaries), carry, jax.tree.map(lambda x: x[burn_in:], frames))
-    return pooled | {name: jnp.concatenate([x, pooled[name]]) for name, x in before.items()}
+    memory = LevelMemory(nothing, both, (both, both), nothing, nothing, nothing)
+    fresh = jnp.ones((), bool)
+    state = stage(evolve(options, rest, memory, fresh, (amplitude, tuple(pose)), tuple(motion)))
+    maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, state)
+    return {
+        name: jnp.einsum("np,tpm->tnm", window, x if name == "last" else x[-n_scored:], precision="highest")
+        for name, x in maps.items()
+    }
