@@ -16,14 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polarjax.models.causal_pass import (
-    LevelMemory,
-    PassOptions,
-    Weights,
-    average_over_time,
-    evolve,
-    maps_to_pool,
-)
+from polarjax.models.causal_pass import LevelMemory, PassOptions, Weights, evolve
+from polarjax.models.features import average_over_time, maps_to_pool
 from polarjax.ops.backend import prefers_blocks, stage
 from polarjax.ops.polar_decomposition import decompose
 
