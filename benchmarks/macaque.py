@@ -2,8 +2,9 @@
 
 python -m benchmarks.macaque --file macaque_v1_image_sequences.npz --recording ay4_u006 [--workdir DIR] [--json FILE]
 
-For every movie: sessions are made with this movie as the test tier, configs/macaque_v1.py is trained on the others,
-and the movie's images are predicted. The number is the correlation, over the images of all movies, of what was
+For every movie: the other movies choose the widths and the decay (macaque_choice.py), sessions are made with this movie
+as the test tier, configs/macaque_v1.py is trained with that choice on the others, and the movie's images are predicted.
+The number is the correlation, over the images of all movies, of what was
 predicted for a unit with its mean count over presentations; the median over units is printed. The ridge is trained and
 tested on the same images; its penalty is chosen by leaving out one of the training movies after the other.
 """
@@ -25,8 +26,9 @@ import polarjax
 import polarjax.data
 import polarjax.systems
 from benchmarks import measure
+from benchmarks.macaque_choice import Setting, choose, correlation, mean_counts
 from polarjax.core import ConfigError
-from polarjax.data.convert import image_counts
+from polarjax.data.convert import image_counts, read_recording
 from polarjax.engine import config, loop
 from polarjax.engine.flags import parse_flags
 from polarjax.ops.laplacian_pyramid import laplacian_pyramid
@@ -51,14 +53,17 @@ def main(arguments: list[str]) -> None:
         if name not in flags:
             raise ConfigError(f"--{name} is missing: {FLAGS[name]}")
     file, recording = pathlib.Path(flags["file"]), flags["recording"]
+    images, movie, counts = read_recording(file, recording)
+    counts = mean_counts(counts)
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(flags.get("workdir", temporary))
-        predicted, counts, movie = leave_one_movie_out(
+        predicted, chosen = leave_one_movie_out(
             file, recording, folder, flags.get("config", str(CONFIG)), overrides
         )
-    with np.load(file) as archive:
-        ridge = ridge_predictions(archive["images"], counts, movie)
-    measured = {"recording": recording, "units": counts.shape[1], "images": len(movie)}
+    ridge = ridge_predictions(images, counts, movie)
+    measured: dict[str, Any] = {"recording": recording, "units": counts.shape[1], "images": len(movie)}
+    for number, setting in chosen.items():
+        measured[f"movie_{number}"] = ", ".join(f"{key} {value}" for key, value in setting._asdict().items())
     for name, prediction in {"polar_v1": predicted, "ridge": ridge}.items():
         measured[name] = round(float(np.median(correlation(prediction, counts))), 3)
         each = [np.median(correlation(prediction[movie == m], counts[movie == m])) for m in np.unique(movie)]
@@ -69,19 +74,24 @@ def main(arguments: list[str]) -> None:
 
 def leave_one_movie_out(
     file: pathlib.Path, recording: str, folder: pathlib.Path, config_file: str, overrides: dict[str, str]
-) -> tuple[Float[np.ndarray, "I N"], Float[np.ndarray, "I N"], Int[np.ndarray, " I"]]:
-    """Trains once a movie and predicts its images.
+) -> tuple[Float[np.ndarray, "I N"], dict[int, Setting]]:
+    """Chooses and trains once a movie and predicts its images.
 
     Returns:
-      Predicted and mean observed counts of every image, and the movie of every image.
+      Predicted counts of every image by the model that did not see its movie, and every movie's setting.
     """
     with np.load(file) as archive:
-        movie, images = archive["movie"].astype(int), archive["images"]
-    predicted: Any = None
-    for number in np.unique(movie).tolist():
+        movie, images, counts = (
+            archive["movie"].astype(int),
+            archive["images"],
+            archive[f"counts_{recording}"],
+        )
+    chosen = choose(config.load(config_file, overrides), images, counts, movie)
+    predicted = np.zeros((len(movie), counts.shape[2]))
+    for number, setting in chosen.items():
         sessions = folder / f"sessions-{number}"
         image_counts(file, recording, sessions, test_movies=[number], validation=False)
-        settings = config.load(config_file, {"data.sessions": str(sessions), **overrides})
+        settings = setting.of(config.load(config_file, {"data.sessions": str(sessions), **overrides}))
         source = polarjax.data.build(settings.data)
         try:
             run = folder / f"run-{number}"
@@ -89,12 +99,8 @@ def leave_one_movie_out(
         finally:
             source.close()
         tested = movie == number
-        rate = polarjax.load(run).predict(images[tested][:, None, :, :, None], None, recording)
-        predicted = np.zeros((len(movie), rate.shape[1])) if predicted is None else predicted
-        predicted[tested] = rate
-    with np.load(file) as archive:
-        counts = archive[f"counts_{recording}"].astype(np.float64)
-    return predicted, np.nanmean(np.where(counts == 255, np.nan, counts), axis=1), movie
+        predicted[tested] = polarjax.load(run).predict(images[tested][:, None, :, :, None], None, recording)
+    return predicted, chosen
 
 
 def ridge_predictions(
@@ -131,14 +137,6 @@ def local_energy(images: UInt8[np.ndarray, "I H W"]) -> Float[np.ndarray, "I fea
         summed = np.add.reduceat(np.add.reduceat(amplitude, edges[0], axis=1), edges[1], axis=2)
         parts.append(summed.reshape(len(images), -1))
     return np.concatenate(parts, axis=1)
-
-
-def correlation(
-    predicted: Float[np.ndarray, "I N"], observed: Float[np.ndarray, "I N"]
-) -> Float[np.ndarray, " N"]:
-    """Pearson's correlation over images, a unit."""
-    x, y = predicted - predicted.mean(0), observed - observed.mean(0)
-    return (x * y).sum(0) / np.maximum(np.sqrt((x**2).sum(0) * (y**2).sum(0)), 1e-12)
 
 
 def _ridge(features: np.ndarray, counts: np.ndarray, asked: np.ndarray, penalty: float) -> np.ndarray:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from polarjax.core import ConfigError, PolarjaxError
+from polarjax.engine.cpu_flags import add_cpu_flags
 
 # glibc gives large blocks back to the system and takes them again, page by page, in every step.
 ALLOCATOR = {
@@ -76,6 +77,7 @@ def fair_environment(cores_as_devices: bool) -> dict[str, str]:
     flags = environment.get("XLA_FLAGS", "")
     if cores_as_devices and "xla_force_host_platform_device_count" not in flags:
         environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={os.cpu_count()}".strip()
+    add_cpu_flags(environment)
     return environment
 
 

@@ -29,6 +29,10 @@ import jaxtyping  # noqa: E402
 
 jaxtyping.install_import_hook("polarjax", "beartype.beartype")
 
+from polarjax.engine.cpu_flags import add_cpu_flags  # noqa: E402
+
+add_cpu_flags(os.environ)
+
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -151,9 +151,7 @@ def image_counts(
             f"--out {out} exists and is not an empty folder; choose a new one, or remove it first"
         )
     content = _load(file)
-    names = [str(name) for name in content["recordings"]]
-    if recording != "all" and recording not in names:
-        raise ConfigError(f"--recording {recording!r} is not in {file}{closest(recording, [*names, 'all'])}")
+    names = _names(file, content, recording, also=("all",))
     tier = tiers_by_movie(content["movie"].astype(np.int64), folds, fold, test_movies, validation=validation)
     folders = []
     for name in names if recording == "all" else [recording]:
@@ -172,6 +170,30 @@ def image_counts(
         )
         folders.append(folder)
     return folders
+
+
+def read_recording(
+    file: Path, recording: str
+) -> tuple[UInt8[np.ndarray, "I H W"], Int[np.ndarray, " I"], UInt8[np.ndarray, "I R N"]]:
+    """Reads what an .npz of images and repeated counts holds of one recording.
+
+    Returns:
+      The images, the movie of each, and the counts, MISSING where there is none.
+
+    Raises:
+      DataError: the file.
+      ConfigError: the recording.
+    """
+    content = _load(file)
+    _names(file, content, recording)
+    return content["images"], content["movie"].astype(np.int64), _counts(file, content, recording)
+
+
+def _names(file: Path, content: dict[str, np.ndarray], recording: str, also: Sequence[str] = ()) -> list[str]:
+    names = [str(name) for name in content["recordings"]]
+    if recording not in (*names, *also):
+        raise ConfigError(f"--recording {recording!r} is not in {file}{closest(recording, [*names, *also])}")
+    return names
 
 
 def _load(file: Path) -> dict[str, np.ndarray]:

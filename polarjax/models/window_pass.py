@@ -1,25 +1,27 @@
-"""Polar-V1 with memoryless maps on windows: only what the newest bin needs, in blocks that stay in the cache.
+"""Polar-V1 with memoryless maps on windows: only what the newest bin needs.
 
 Without recurrence a frame's amplitude enters the newest bin through two weights, those of the averages, and its pose
-only at two frames. So no map is kept: a block of pixels of all frames is filtered, weighed, pooled and forgotten, and
-computed again for the gradient. `causal_pass` is the definition; this is the same sums in another order.
+only at two frames. So the averages are weighted sums of amplitudes, for which no map is kept, and of all else only
+the last frames are computed. `causal_pass` is the definition; this is the same sums in another order.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.models.causal_pass import PassOptions, Weights
 from polarjax.ops import dynamics, summaries
 from polarjax.ops.backend import prefers_blocks
 from polarjax.ops.polar_decomposition import decompose
+from polarjax.ops.weighted_amplitudes import weighted_amplitudes
 
-BLOCK_PIXELS = 128
+BLOCK_PIXELS = 64
 
 
 def computes(model: Any) -> bool:
@@ -52,16 +54,15 @@ def pool_windows(
         rest = jnp.broadcast_to(weights.resting_amplitude[level], mixing[0].shape[1:])
         turn = tuple(part.reshape(batch, n_frames, 1, -1) for part in rotation[level])
 
-        def pool_one(example, of_level=(window, rest)):
-            session, maps, decay, turn = example
-            return _pool_window(
-                options, weights.alphas, mixing, of_level[1], of_level[0][session], maps, decay, turn
-            )
+        def pool_one(example, window=window, rest=rest):
+            session, maps, *given = example
+            summarize = functools.partial(_summarize, options, weights.alphas, mixing, rest)
+            return _pool_blocks(window[session], maps, lambda block: summarize(block, *given))
 
         examples = (
             jnp.arange(batch) % len(window),
             tuple(_affine(x.reshape(batch, n_frames, -1, x.shape[-1])) for x in maps),
-            decay.reshape(batch, n_frames, 1, 1),
+            decay.reshape(batch, n_frames),
             turn,
         )
         pooled.append(jax.lax.map(pool_one, examples))
@@ -72,78 +73,93 @@ def _affine(x: Float[Array, "B T P C"]) -> Float[Array, "B T P C+1"]:
     return jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
 
-def _pool_window(options, alphas, mixing, rest, window, maps, decay, turn) -> Float[Array, "N D"]:
-    """Adds up blocks of pixels of one window of frames."""
-    n_blocks = max(round(window.shape[1] / BLOCK_PIXELS), 1)
-    missing = -window.shape[1] % n_blocks
-    size = (window.shape[1] + missing) // n_blocks
+def _pool_blocks(
+    window: Float[Array, "W P"], maps: tuple, summarize: Callable[[tuple], list[Float[Array, "p M"]]]
+) -> Float[Array, "W D"]:
+    """Summarises the maps [T, P, c] in blocks of p pixels, and pools."""
+    n_blocks = -(-window.shape[1] // BLOCK_PIXELS)
+    missing = n_blocks * BLOCK_PIXELS - window.shape[1]
 
     def cut(x: Array) -> Array:
-        padded = jnp.pad(x, ((0, 0), (0, missing), *[(0, 0)] * (x.ndim - 2)))
-        return padded.reshape(len(x), n_blocks, size, *x.shape[2:]).swapaxes(0, 1)
+        padded = jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
+        return jnp.moveaxis(padded.reshape(len(x), n_blocks, BLOCK_PIXELS, -1), 1, 0)
 
-    @jax.checkpoint
-    def block(total, part):
-        features = _summarize(options, alphas, mixing, rest, part[1:], decay, turn)
-        return total + jnp.dot(part[0], features, precision="highest"), None
-
-    depth = len(options.summaries) * len(rest)
-    return jax.lax.scan(block, jnp.zeros((len(window), depth), window.dtype), (cut(window), *map(cut, maps)))[
-        0
-    ]
+    features = jax.lax.map(summarize, tuple(cut(x) for x in maps))
+    padded = jnp.pad(window, ((0, 0), (0, missing)))
+    pooled = [jnp.dot(padded, x.reshape(-1, x.shape[-1]), precision="highest") for x in features]
+    return jnp.concatenate(pooled, axis=1)
 
 
 def _summarize(
     options: PassOptions,
     alphas: dict,
     mixing: list[Array],
-    rest: Array,
-    maps: tuple,
-    decay: Array,
-    turn: tuple,
-) -> Float[Array, "p D"]:
-    """Summarises T frames of p pixels at the newest; the channels are those of `summaries.summarize`."""
-    n_frames, pixels = maps[0].shape[:2]
-    even, odd = (
-        jnp.einsum("fc,cm->fm", x.reshape(n_frames * pixels, -1), w, precision="highest").reshape(
-            n_frames, pixels, -1
-        )
-        for x, w in zip(maps, mixing, strict=True)
+    rest: Float[Array, " M"],
+    maps: tuple[Float[Array, "T p c"], Float[Array, "T p c"]],
+    decay: Float[Array, " T"],
+    turn: tuple[Float[Array, "T 1 _"], Float[Array, "T 1 _"]],
+) -> list[Float[Array, "p M"]]:
+    """Summarises T frames of p pixels at the newest."""
+    relaxing = decay if options.dynamics == "framewise" else jnp.ones_like(decay)
+    newest = [max(len(decay) - 1 - back, 0) for back in range(3)]
+    parts = jax.checkpoint(functools.partial(_of_newest, options))(
+        mixing,
+        rest,
+        [[x[t] for x in maps] for t in newest],
+        [relaxing[t] for t in newest],
+        [[x[t] for x in turn] for t in newest],
     )
-    amplitude, *_ = decompose(even, odd, pose_floor=options.pose_floor)
-    if options.dynamics == "framewise":
-        amplitude = dynamics.relax_amplitude(amplitude, jnp.broadcast_to(rest, amplitude.shape), decay)
-    shown = [n_frames - 1, max(n_frames - 3, 0)]
-    poses = [_pose(options, even[t], odd[t], turn[0][t], turn[1][t]) for t in shown]
-    last, before = amplitude[-1], amplitude[max(n_frames - 2, 0)]
-    flat = amplitude.reshape(n_frames, -1)
-    ages = np.arange(n_frames - 1, -1, -1)
+    parts |= _averages(options, alphas, mixing, rest, maps, relaxing)
+    return [parts[name] for name in options.summaries]
 
-    def average(name: str) -> Array:
-        alpha = alphas[f"alpha_{name}"]
-        decays = (1 - alpha) * alpha ** jnp.asarray(ages, flat.dtype)
-        total = jnp.einsum("t,tx->x", decays, flat, precision="highest").reshape(last.shape)
-        return (
-            total / summaries.ema_bias(alpha, jnp.asarray(n_frames, flat.dtype))
-            if options.bias_correction
-            else total
-        )
+
+def _of_newest(
+    options: PassOptions, mixing: list[Array], rest: Array, maps: list, decay: list, turn: list
+) -> dict[str, Float[Array, "p M"]]:
+    """Returns the summaries that need the newest frames alone, which are given from the newest back."""
+    seen = [
+        [jnp.dot(x, w, precision="highest") for x, w in zip(frame, mixing, strict=True)] for frame in maps
+    ]
+    states = [decompose(*pair, pose_floor=options.pose_floor) for pair in seen]
+    last, before = (
+        dynamics.relax_amplitude(amplitude, jnp.broadcast_to(rest, amplitude.shape), fade)
+        for (amplitude, *_), fade in zip(states[:2], decay[:2], strict=True)
+    )
+
+    def pose(back: int) -> tuple[Array, Array]:
+        _, even, odd = states[back]
+        if options.dynamics == "none":
+            return even, odd
+        return dynamics.rotate(even, odd, *(jnp.broadcast_to(part, even.shape) for part in turn[back]))
 
     parts = {
         "last": lambda: last,
-        "fast": lambda: average("fast"),
-        "slow": lambda: average("slow"),
         "derivative": lambda: last - before,
-        "energy": lambda: summaries.pose_energy(*poses),
-        "even": lambda: last * poses[0][0],
-        "odd": lambda: last * poses[0][1],
+        "energy": lambda: summaries.pose_energy(pose(0), pose(2)),
+        "even": lambda: last * pose(0)[0],
+        "odd": lambda: last * pose(0)[1],
     }
-    return jnp.concatenate([parts[name]() for name in options.summaries], axis=-1)
+    return {name: make() for name, make in parts.items() if name in options.summaries}
 
 
-def _pose(options: PassOptions, even: Array, odd: Array, cosine: Array, sine: Array) -> tuple[Array, Array]:
-    _, *pose = decompose(even, odd, pose_floor=options.pose_floor)
-    if options.dynamics == "none":
-        return pose[0], pose[1]
-    turn = (jnp.broadcast_to(part, even.shape) for part in (cosine, sine))
-    return dynamics.rotate(pose[0], pose[1], *turn)
+def _averages(
+    options: PassOptions, alphas: dict, mixing: list[Array], rest: Array, maps: tuple, decay: Array
+) -> dict[str, Float[Array, "p M"]]:
+    """Returns the averages of the relaxed amplitude, weighted sums of the amplitudes A_t and of rest.
+
+    sum_t c_t (abar + (A_t - abar) g_t) = sum_t c_t g_t A_t + abar sum_t c_t (1 - g_t)
+    """
+    names = [name for name in ("fast", "slow") if name in options.summaries]
+    if not names:
+        return {}
+    ages = jnp.arange(len(decay) - 1, -1, -1, dtype=decay.dtype)
+    shares = []
+    for name in names:
+        alpha = alphas[f"alpha_{name}"]
+        share = (1 - alpha) * alpha**ages
+        corrected = options.bias_correction
+        shares.append(share / summaries.ema_bias(alpha, ages[0] + 1) if corrected else share)
+    each = jnp.stack(shares)
+    sums = weighted_amplitudes(each * decay[None], tuple(mixing), maps)
+    sums = sums + (each * (1 - decay[None])).sum(1)[:, None, None] * rest[None, None]
+    return dict(zip(names, sums, strict=True))

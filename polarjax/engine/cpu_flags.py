@@ -1,0 +1,20 @@
+"""How XLA compiles for CPUs: a thread a device. Without JAX, which reads the flags once, when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+
+# Blocks that fit the cache are too small to be shared by threads, which wait for each other longer than they work;
+# a core gets a device instead. The newer emitters of loops divide them among threads as well.
+CPU_FLAGS = {
+    "xla_cpu_multi_thread_eigen": "false",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+}
+
+
+def add_cpu_flags(environment: MutableMapping[str, str]) -> None:
+    """Adds the flags to XLA_FLAGS, except those that are given; other backends do not read them."""
+    flags = environment.get("XLA_FLAGS", "")
+    missing = [f"--{name}={value}" for name, value in CPU_FLAGS.items() if name not in flags]
+    environment["XLA_FLAGS"] = " ".join([flags, *missing]).strip()
