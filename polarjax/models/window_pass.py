@@ -16,12 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polarjax.models.causal_pass import PassOptions, Weights
-from polarjax.ops import dynamics, summaries
+from polarjax.ops import summaries
 from polarjax.ops.backend import prefers_blocks
-from polarjax.ops.polar_decomposition import decompose
-from polarjax.ops.weighted_amplitudes import weighted_amplitudes
+from polarjax.ops.mixed_pairs import turned_poses, weighted_amplitudes
 
-BLOCK_PIXELS = 64
+BLOCK_PIXELS = 128
 
 
 def computes(model: Any) -> bool:
@@ -100,66 +99,57 @@ def _summarize(
     turn: tuple[Float[Array, "T 1 _"], Float[Array, "T 1 _"]],
 ) -> list[Float[Array, "p M"]]:
     """Summarises T frames of p pixels at the newest."""
-    relaxing = decay if options.dynamics == "framewise" else jnp.ones_like(decay)
-    newest = [max(len(decay) - 1 - back, 0) for back in range(3)]
-    parts = jax.checkpoint(functools.partial(_of_newest, options))(
-        mixing,
-        rest,
-        [[x[t] for x in maps] for t in newest],
-        [relaxing[t] for t in newest],
-        [[x[t] for x in turn] for t in newest],
-    )
-    parts |= _averages(options, alphas, mixing, rest, maps, relaxing)
-    return [parts[name] for name in options.summaries]
-
-
-def _of_newest(
-    options: PassOptions, mixing: list[Array], rest: Array, maps: list, decay: list, turn: list
-) -> dict[str, Float[Array, "p M"]]:
-    """Returns the summaries that need the newest frames alone, which are given from the newest back."""
-    seen = [
-        [jnp.dot(x, w, precision="highest") for x, w in zip(frame, mixing, strict=True)] for frame in maps
-    ]
-    states = [decompose(*pair, pose_floor=options.pose_floor) for pair in seen]
-    last, before = (
-        dynamics.relax_amplitude(amplitude, jnp.broadcast_to(rest, amplitude.shape), fade)
-        for (amplitude, *_), fade in zip(states[:2], decay[:2], strict=True)
-    )
+    shares = _shares(options, alphas, decay)
+    parts = {}
+    for n_frames, names in ((len(decay), ("fast", "slow")), (2, ("last", "derivative"))):
+        wanted = [name for name in names if name in shares]
+        if wanted:
+            share = jnp.stack([shares[name][-n_frames:] for name in wanted])
+            newest = tuple(x[-n_frames:] for x in maps)
+            sums = _sum_amplitudes(mixing, rest, newest, decay[-n_frames:], share)
+            parts |= dict(zip(wanted, sums, strict=True))
 
     def pose(back: int) -> tuple[Array, Array]:
-        _, even, odd = states[back]
-        if options.dynamics == "none":
-            return even, odd
-        return dynamics.rotate(even, odd, *(jnp.broadcast_to(part, even.shape) for part in turn[back]))
+        t = max(len(decay) - 1 - back, 0)
+        frame, angle = [x[t] for x in maps], [x[t] for x in turn]
+        angle = [jnp.broadcast_to(x, (1, mixing[0].shape[1])) for x in angle]
+        return turned_poses(options.pose_floor, tuple(mixing), tuple(frame), tuple(angle))
 
-    parts = {
-        "last": lambda: last,
-        "derivative": lambda: last - before,
+    of_poses = {
         "energy": lambda: summaries.pose_energy(pose(0), pose(2)),
-        "even": lambda: last * pose(0)[0],
-        "odd": lambda: last * pose(0)[1],
+        "even": lambda: parts["last"] * pose(0)[0],
+        "odd": lambda: parts["last"] * pose(0)[1],
     }
-    return {name: make() for name, make in parts.items() if name in options.summaries}
+    return [of_poses[name]() if name in of_poses else parts[name] for name in options.summaries]
 
 
-def _averages(
-    options: PassOptions, alphas: dict, mixing: list[Array], rest: Array, maps: tuple, decay: Array
-) -> dict[str, Float[Array, "p M"]]:
-    """Returns the averages of the relaxed amplitude, weighted sums of the amplitudes A_t and of rest.
+def _shares(options: PassOptions, alphas: dict, decay: Float[Array, " T"]) -> dict[str, Float[Array, " T"]]:
+    """Returns what each frame's amplitude contributes to the summaries that are sums of amplitudes."""
+    ages = jnp.arange(len(decay) - 1, -1, -1, dtype=decay.dtype)
+
+    def average(name: str) -> Array:
+        alpha = alphas[f"alpha_{name}"]
+        share = (1 - alpha) * alpha**ages
+        return share / summaries.ema_bias(alpha, ages[0] + 1) if options.bias_correction else share
+
+    last = (ages == 0).astype(decay.dtype)
+    before = (ages == min(len(decay) - 1, 1)).astype(decay.dtype)
+    needs_last = {"last", "even", "odd"} & set(options.summaries)
+    shares = {"last": last} if needs_last else {}
+    shares |= {"derivative": last - before} if "derivative" in options.summaries else {}
+    return shares | {name: average(name) for name in ("fast", "slow") if name in options.summaries}
+
+
+def _sum_amplitudes(
+    mixing: list[Array],
+    rest: Float[Array, " M"],
+    maps: tuple,
+    decay: Float[Array, " T"],
+    share: Float[Array, "n T"],
+) -> Float[Array, "n p M"]:
+    """Returns weighted sums of relaxed amplitudes, made of those of the amplitudes A_t and of rest.
 
     sum_t c_t (abar + (A_t - abar) g_t) = sum_t c_t g_t A_t + abar sum_t c_t (1 - g_t)
     """
-    names = [name for name in ("fast", "slow") if name in options.summaries]
-    if not names:
-        return {}
-    ages = jnp.arange(len(decay) - 1, -1, -1, dtype=decay.dtype)
-    shares = []
-    for name in names:
-        alpha = alphas[f"alpha_{name}"]
-        share = (1 - alpha) * alpha**ages
-        corrected = options.bias_correction
-        shares.append(share / summaries.ema_bias(alpha, ages[0] + 1) if corrected else share)
-    each = jnp.stack(shares)
-    sums = weighted_amplitudes(each * decay[None], tuple(mixing), maps)
-    sums = sums + (each * (1 - decay[None])).sum(1)[:, None, None] * rest[None, None]
-    return dict(zip(names, sums, strict=True))
+    sums = weighted_amplitudes(share * decay[None], tuple(mixing), maps)
+    return sums + (share * (1 - decay[None])).sum(1)[:, None, None] * rest[None, None]

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from polarjax.ops.mixed_pairs import weighted_amplitudes, weighted_amplitudes_at_once
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR
-from polarjax.ops.weighted_amplitudes import weighted_amplitudes, weighted_amplitudes_at_once
 
 
 @pytest.mark.parametrize(("n_sums", "n_frames", "depth"), [(2, 7, 2), (1, 1, 3), (2, 10, 4)])
