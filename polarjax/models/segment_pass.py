@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from polarjax.models.causal_pass import LevelMemory, PassOptions, Weights, evolve
 from polarjax.models.features import average_over_time, maps_to_pool
 from polarjax.ops.backend import prefers_blocks, stage
+from polarjax.ops.pair_dynamics import evolve_pairs
 from polarjax.ops.polar_decomposition import decompose
 
 BAND_PIXELS = 128
@@ -107,13 +108,20 @@ def _pool_band(
     band: Any,
 ) -> dict[str, Float[Array, "_ N M"]]:
     """Filters, moves and pools the p pixels of a band in T frames; of all but the amplitude only the last n frames."""
-    amplitude, *pose = stage(decompose(*stage(respond(band)), pose_floor=options.pose_floor))
-    nothing = jnp.zeros(amplitude.shape[1:], amplitude.dtype)
+    even, odd = stage(respond(band))
+    fresh, nothing = jnp.ones((), bool), jnp.zeros(even.shape[1:], even.dtype)
     both = (nothing, nothing)
     memory = LevelMemory(nothing, both, (both, both), nothing, nothing, nothing)
-    fresh = jnp.ones((), bool)
-    state = stage(evolve(options, rest, memory, fresh, (amplitude, tuple(pose)), tuple(motion)))
-    maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, state)
+    if options.dynamics == "recurrent":
+        decay, gain, turn = motion
+        evolved = evolve_pairs(
+            options.pose_floor, options.start, (even, odd), rest, (decay, gain, tuple(turn))
+        )
+        state = (evolved[0], (), evolved[1:])
+    else:
+        amplitude, *pose = stage(decompose(even, odd, pose_floor=options.pose_floor))
+        state = evolve(options, rest, memory, fresh, (amplitude, tuple(pose)), tuple(motion))
+    maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, stage(state))
     return {
         name: jnp.einsum("np,tpm->tnm", window, x if name == "last" else x[-n_scored:], precision="highest")
         for name, x in maps.items()
