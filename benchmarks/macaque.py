@@ -26,7 +26,7 @@ import polarjax
 import polarjax.data
 import polarjax.systems
 from benchmarks import measure
-from benchmarks.macaque_choice import Setting, choose, correlation, mean_counts
+from benchmarks.macaque_choice import SETTINGS, Setting, choose, correlation, mean_counts
 from polarjax.core import ConfigError
 from polarjax.data.convert import image_counts, read_recording
 from polarjax.engine import config, loop
@@ -86,7 +86,7 @@ def leave_one_movie_out(
             archive["images"],
             archive[f"counts_{recording}"],
         )
-    chosen = choose(config.load(config_file, overrides), images, counts, movie)
+    chosen = choose(config.load(config_file, overrides), images, counts, movie, SETTINGS)
     predicted = np.zeros((len(movie), counts.shape[2]))
     for number, setting in chosen.items():
         sessions = folder / f"sessions-{number}"

@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,25 +61,39 @@ def choose(
     images: UInt8[np.ndarray, "I H W"],
     counts: UInt8[np.ndarray, "I R N"],
     movie: Int[np.ndarray, " I"],
-    settings: tuple[Setting, ...] = SETTINGS,
+    settings: Sequence[Setting],
 ) -> dict[int, Setting]:
-    """Returns the setting of every movie, chosen by the others.
+    """Returns the setting of every movie, chosen by the others; arguments as in `score`."""
+    best = score(config, images, counts, movie, settings).argmax(0).tolist()
+    return {m: settings[k] for m, k in zip(np.unique(movie).tolist(), best, strict=True)}
+
+
+def score(
+    config: ml_collections.ConfigDict,
+    images: UInt8[np.ndarray, "I H W"],
+    counts: UInt8[np.ndarray, "I R N"],
+    movie: Int[np.ndarray, " I"],
+    settings: Sequence[Setting],
+) -> Float[np.ndarray, "settings movies"]:
+    """Returns how well each setting predicts all movies but one, by readouts that saw neither.
 
     Args:
       config: all that is not chosen: filters, summaries, learning rate, steps, batch.
       counts: of every presentation; MISSING where there is none.
       movie: which movie an image belongs to.
+
+    Returns:
+      For each movie that is left out, the median correlation over the images of the others.
     """
-    predict = jax.jit(_make_predict(config, counts))
+    predict = jax.jit(_make_predict(config, counts), static_argnames="weight_decay")
     pairs = list(itertools.combinations(np.unique(movie).tolist(), 2))
     trained = jnp.asarray([~np.isin(movie, pair) for pair in pairs])
     scores = []
     for setting in settings:
         features = pooled_features(setting.of(config), images)
-        predicted = predict(features, setting.weight_decay, trained)
+        predicted = predict(features, trained, weight_decay=setting.weight_decay)
         scores.append(_scores(np.asarray(predicted), pairs, mean_counts(counts), movie))
-    best = np.argmax(scores, axis=0).tolist()
-    return {m: settings[k] for m, k in zip(np.unique(movie).tolist(), best, strict=True)}
+    return np.stack(scores)
 
 
 def correlation(
@@ -123,8 +137,10 @@ def pooled_features(
 ) -> Float[Array, "I L F"]:
     """Returns what a unit on the centre of the images pools of each, before anything is trained."""
     shape = (*images.shape[1:], 1)
-    kwargs = {key: tuple(x) if isinstance(x, list) else x for key, x in config.model.kwargs.to_dict().items()}
-    model = PolarV1((1,), shape, 1 / RATE_HZ, PIXELS_PER_DEGREE, **kwargs)
+    kwargs: Any = {
+        key: tuple(x) if isinstance(x, list) else x for key, x in config.model.kwargs.to_dict().items()
+    }
+    model: Any = PolarV1((1,), shape, 1 / RATE_HZ, PIXELS_PER_DEGREE, **kwargs)
     stimulus = (jnp.asarray(images, jnp.float32)[:, None, ..., None] - 127) / 255
 
     def pool(rng: Array) -> Array:
@@ -135,7 +151,7 @@ def pooled_features(
 
 
 def _make_predict(config: ml_collections.ConfigDict, counts: UInt8[np.ndarray, "I R N"]) -> Callable:
-    """Returns (features [I,L,F], weight decay, trained [K,I]) -> counts [K,I,N] predicted by K readouts.
+    """Returns (features [I,L,F], trained [K,I], weight decay) -> counts [K,I,N] predicted by K readouts.
 
     Row k of `trained` says which images readout k is trained on, by one presentation at a time.
     """
@@ -144,7 +160,7 @@ def _make_predict(config: ml_collections.ConfigDict, counts: UInt8[np.ndarray, "
     known, spikes = jnp.asarray(counts != MISSING), jnp.asarray(counts, jnp.float32)
     draws, shuffle = jax.random.split(jax.random.key(config.seed))
 
-    def predict(features: Array, weight_decay: Array, trained: Array) -> Array:
+    def predict(features: Array, trained: Array, weight_decay: float) -> Array:
         groups = {"readout": dataclasses.replace(optim.groups["readout"], weight_decay=weight_decay)}
         optimizer = functools.partial(
             make_optimizer, dataclasses.replace(optim, groups=groups), lambda _: "readout", num_steps=steps
@@ -158,12 +174,14 @@ def _make_predict(config: ml_collections.ConfigDict, counts: UInt8[np.ndarray, "
             given = optimizer(params)
 
             def log_rate(params: dict, features: Array) -> Array:
-                drive = features @ params["kernel"].T + params["bias"]
-                return jnp.log(mean_rate * jax.nn.softplus(drive) + LOG_RATE_FLOOR)
+                drive = features @ params["kernel"].T + params["bias"][None]
+                return jnp.log(mean_rate[None] * jax.nn.softplus(drive) + LOG_RATE_FLOOR)
 
             def loss(params: dict, image: Array, presentation: Array) -> Array:
                 seen = (image, presentation)
-                return losses.poisson_nll(log_rate(params, standardized[image]), spikes[seen], known[seen])
+                return losses.poisson_nll(
+                    log_rate(params, standardized[image]), spikes[seen], known[seen].astype(jnp.float32)
+                )
 
             def step(state: tuple, number: Array) -> tuple:
                 params, opt_state = state
@@ -186,7 +204,7 @@ def _standardize(features: Float[Array, "I L F"], rows: Bool[Array, " I"]) -> Fl
     """Makes mean 0 and deviation 1 over the rows, as the model does over its first batch."""
     mean = features.mean(0, where=rows[:, None, None])
     scale = features.std(0, where=rows[:, None, None])
-    return (features - mean) / jnp.maximum(scale, 1e-3 * scale.mean() + 1e-6)
+    return (features - mean[None]) / jnp.maximum(scale, 1e-3 * scale.mean() + 1e-6)[None]
 
 
 def _start(rng: Array, n_features: int, n_units: int) -> dict[str, Array]:

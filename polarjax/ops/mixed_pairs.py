@@ -16,7 +16,6 @@ are made number by number. The plain formulas stand beside as definition and are
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -32,8 +31,8 @@ BLOCK_FRAMES = 5
 
 def weighted_amplitudes(
     weights: Float[Array, "n T"],
-    mixing: tuple[Float[Array, "c M"], Float[Array, "c M"]],
-    maps: tuple[Float[Array, "T P c"], Float[Array, "T P c"]],
+    mixing: tuple[Float[Array, "c M"], ...],
+    maps: tuple[Float[Array, "T P c"], ...],
 ) -> Float[Array, "n P M"]:
     """Returns the weighted sums over time of the amplitudes of M pairs.
 
@@ -62,7 +61,10 @@ def _respond(mixing: Sequence, maps: Sequence) -> list[Float[Array, "*F M"]]:
     responses = []
     for x, weight in zip(maps, mixing, strict=True):
         weights = jnp.expand_dims(weight, tuple(range(1, x.ndim)))
-        responses.append(functools.reduce(jnp.add, (x[..., i, None] * row for i, row in enumerate(weights))))
+        response = x[..., 0, None] * weights[0]
+        for i in range(1, len(weights)):
+            response = response + x[..., i, None] * weights[i]
+        responses.append(response)
     return responses
 
 
@@ -132,9 +134,9 @@ def _cut(x: Float[Array, "T *S"]) -> Float[Array, "b t *S"]:
 
 def turned_poses(
     floor: float,
-    mixing: tuple[Float[Array, "c M"], Float[Array, "c M"]],
-    maps: tuple[Float[Array, "P c"], Float[Array, "P c"]],
-    turn: tuple[Float[Array, "1 M"], Float[Array, "1 M"]],
+    mixing: tuple[Float[Array, "c M"], ...],
+    maps: tuple[Float[Array, "P c"], ...],
+    turn: tuple[Float[Array, "1 M"], ...],
 ) -> tuple[Float[Array, "P M"], Float[Array, "P M"]]:
     """Returns the poses (e, o)/sqrt(max(e^2 + o^2, floor^2)) of one frame, turned.
 
