@@ -28,7 +28,8 @@ import polarjax.systems
 from benchmarks import measure
 from benchmarks.macaque_choice import SETTINGS, Setting, choose, correlation, mean_counts
 from polarjax.core import ConfigError
-from polarjax.data.convert import image_counts, read_recording
+from polarjax.data.convert import image_counts
+from polarjax.data.image_counts import read_recording
 from polarjax.engine import config, loop
 from polarjax.engine.flags import parse_flags
 from polarjax.ops.laplacian_pyramid import laplacian_pyramid

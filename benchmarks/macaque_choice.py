@@ -22,7 +22,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from polarjax import losses
-from polarjax.data.convert import MISSING, PIXELS_PER_DEGREE, RATE_HZ
+from polarjax.data.convert import PIXELS_PER_DEGREE, RATE_HZ
+from polarjax.data.image_counts import MISSING
 from polarjax.engine.optim import OptimConfig, make_optimizer
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.models.readout import LOG_RATE_FLOOR, UNIT_SOFTPLUS

@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 
-from polarjax.core import ConfigError, DataError, PolarjaxError, closest
+from polarjax.core import ConfigError, DataError, PolarjaxError
+from polarjax.data.image_counts import MISSING, find_recordings, get_counts, load_file
 from polarjax.data.sessions import open_session, write_session
 
 RATE_HZ = 120.0
 GREY_FRAMES = 12
 IMAGE_FRAMES = 24
 PIXELS_PER_DEGREE = 16.0
-MISSING = 255
 TRAIN, VALIDATION, TEST = range(3)
 
 
@@ -150,12 +149,12 @@ def image_counts(
         raise DataError(
             f"--out {out} exists and is not an empty folder; choose a new one, or remove it first"
         )
-    content = _load(file)
-    names = _names(file, content, recording, also=("all",))
+    content = load_file(file)
+    names = find_recordings(file, content, recording, also=("all",))
     tier = tiers_by_movie(content["movie"].astype(np.int64), folds, fold, test_movies, validation=validation)
     folders = []
     for name in names if recording == "all" else [recording]:
-        counts = _counts(file, content, name)
+        counts = get_counts(file, content, name)
         held_out = [np.unique(content["movie"][tier == value]).tolist() for value in (VALIDATION, TEST)]
         source = f"{file.name}, recording {name}; validation movies {held_out[0]}, test movies {held_out[1]}"
         folder = write_session(
@@ -170,64 +169,6 @@ def image_counts(
         )
         folders.append(folder)
     return folders
-
-
-def read_recording(
-    file: Path, recording: str
-) -> tuple[UInt8[np.ndarray, "I H W"], Int[np.ndarray, " I"], UInt8[np.ndarray, "I R N"]]:
-    """Reads what an .npz of images and repeated counts holds of one recording.
-
-    Returns:
-      The images, the movie of each, and the counts, MISSING where there is none.
-
-    Raises:
-      DataError: the file.
-      ConfigError: the recording.
-    """
-    content = _load(file)
-    _names(file, content, recording)
-    return content["images"], content["movie"].astype(np.int64), _counts(file, content, recording)
-
-
-def _names(file: Path, content: dict[str, np.ndarray], recording: str, also: Sequence[str] = ()) -> list[str]:
-    names = [str(name) for name in content["recordings"]]
-    if recording not in (*names, *also):
-        raise ConfigError(f"--recording {recording!r} is not in {file}{closest(recording, [*names, *also])}")
-    return names
-
-
-def _load(file: Path) -> dict[str, np.ndarray]:
-    if not file.is_file():
-        raise DataError(f"file {file} does not exist; expected the .npz with images and counts")
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            content = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"file {file} cannot be read as .npz ({error}); copy it again") from error
-    missing = [name for name in ("images", "movie", "recordings") if name not in content]
-    if missing:
-        raise DataError(
-            f"file {file} lacks {', '.join(missing)}; it holds {', '.join(sorted(content)) or 'nothing'}"
-        )
-    images, movie = content["images"], content["movie"]
-    if images.ndim != 3 or images.dtype != np.uint8 or movie.shape != images.shape[:1]:
-        raise DataError(
-            f"file {file}: images is {images.dtype} {images.shape} and movie {movie.shape}; "
-            "expected uint8 [I, H, W] and [I]"
-        )
-    return content
-
-
-def _counts(file: Path, content: dict[str, np.ndarray], name: str) -> UInt8[np.ndarray, "I R N"]:
-    counts = content.get(f"counts_{name}")
-    images = len(content["images"])
-    if counts is None or counts.ndim != 3 or counts.dtype != np.uint8 or len(counts) != images:
-        found = "missing" if counts is None else f"{counts.dtype} {counts.shape}"
-        raise DataError(f"file {file}: counts_{name} is {found}; expected uint8 [{images}, repeats, units]")
-    recorded: Bool[np.ndarray, "I R N"] = counts != MISSING
-    if not recorded.any():
-        raise DataError(f"file {file}: counts_{name} holds no count, all values are {MISSING} (missing)")
-    return counts
 
 
 def _parser() -> argparse.ArgumentParser:

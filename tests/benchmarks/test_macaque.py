@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import macaque, macaque_choice
 from benchmarks.macaque_choice import Setting
-from polarjax.data.convert import MISSING
+from polarjax.data.image_counts import MISSING
 from polarjax.engine import config
 
 MOVIES, IMAGES, SIDE = 3, 24, 24
