@@ -28,11 +28,12 @@ def watch_signals() -> Iterator[Callable[[int], bool]]:
     A second signal is answered with a line, for the save may be running; the third acts as signals do without this
     function, and what was saved before stays intact even then. With several processes the runtime itself agrees on
     the step at which all of them stop (on SIGTERM), so no handler is set and `stop` must be asked at every step.
+    A signal that the program was started to ignore, as SIGHUP under nohup, stays ignored.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = _handlers()
     received: list[int] = []
 
     def remember(number, frame):
@@ -44,7 +45,7 @@ def watch_signals() -> Iterator[Callable[[int], bool]]:
             _restore(before)
             signal.raise_signal(number)
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, remember)
     try:
         yield lambda step: bool(received)
@@ -62,18 +63,24 @@ def leave_on_signal(doing: str) -> Iterator[None]:
     Raises:
       Interrupted: SIGTERM, SIGINT or SIGHUP has come.
     """
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = _handlers()
 
     def leave(number, frame):
         del number, frame
         raise Interrupted(f"stopped while {doing}; all training is saved: run the same line again")
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, leave)
     try:
         yield
     finally:
         _restore(before)
+
+
+def _handlers() -> dict:
+    """Returns the handlers of the signals that are not ignored."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    return {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
 
 def _restore(handlers) -> None:

@@ -113,6 +113,21 @@ def test_a_second_signal_is_answered_and_the_third_acts(capfd):
         signal.raise_signal(signal.SIGINT)
 
 
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruption.watch_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop(1)
+            signal.raise_signal(signal.SIGTERM)
+            assert stop(2)
+        with interruption.leave_on_signal("tested"):
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_change_of_the_config_is_allowed_by_name_and_recorded(tmp_path, capsys):
     with pytest.raises(interruption.Interrupted):
         run(tmp_path, stop=lambda step: step == 5)
