@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 from polarjax.models.features import average_over_time, maps_to_pool
 from polarjax.models.layers import Behavior
 from polarjax.ops import dynamics
-from polarjax.ops.backend import stage
 from polarjax.ops.gaussian_pooling import pool
 from polarjax.ops.gaze import GazeMemory
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
@@ -168,14 +167,12 @@ def advance_chunk(
     new_memories, features = [], []
     for level, image in enumerate(frames.levels):
         responses = filters(level, image.reshape(-1, *image.shape[2:]))
-        even, odd = stage([x.reshape(*image.shape[:2], *x.shape[1:]) for x in responses])
-        amplitude, *pose = stage(decompose(even, odd, pose_floor=options.pose_floor))
+        even, odd = (x.reshape(*image.shape[:2], *x.shape[1:]) for x in responses)
+        amplitude, *pose = decompose(even, odd, pose_floor=options.pose_floor)
         rest = weights.resting_amplitude[level]
         motion = (frames.decay, frames.drive_gain, frames.rotation[level])
         state = evolve(options, rest, memories[level], n_seen == 0, (amplitude, tuple(pose)), motion)
-        memory, summary = summarize(
-            options, weights, level, memories[level], (n_seen == 0, age), stage(state)
-        )
+        memory, summary = summarize(options, weights, level, memories[level], (n_seen == 0, age), state)
         new_memories.append(memory)
         features.append(summary)
     return (n_seen + n_frames, tuple(new_memories)), jnp.stack(features, axis=3)
@@ -183,7 +180,7 @@ def advance_chunk(
 
 def evolve(
     options: PassOptions,
-    rest: Float[Array, " M"],
+    rest: Float[Array, "*M"],
     memory: LevelMemory,
     fresh: Array,
     observed: tuple,
@@ -192,7 +189,7 @@ def evolve(
     """Moves amplitude and pose of a level by K frames.
 
     Args:
-      rest: abar of the level.
+      rest: abar of the level, of a shape that broadcasts with the maps.
       fresh: whether nothing came before.
       observed: amplitude A and pose U of the frames.
       motion: decay, drive gain and rotation of the frames.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -99,3 +101,46 @@ def running_average(
     if age is None:
         return raw, raw[-1]
     return raw / summaries.ema_bias(alpha, age.astype(x.dtype)).reshape(shape), raw[-1]
+
+
+def newest_shares(
+    names: tuple[str, ...], bias_correction: bool, alphas: dict[str, Array], n_frames: int, dtype: Any
+) -> dict[str, Float[Array, " T"]]:
+    """Returns what each of T frames contributes to the summaries of the newest that are sums of amplitudes."""
+    ages = jnp.arange(n_frames - 1, -1, -1, dtype=dtype)
+
+    def average(name: str) -> Array:
+        alpha = alphas[f"alpha_{name}"]
+        share = (1 - alpha) * alpha**ages
+        return share / summaries.ema_bias(alpha, ages[0] + 1) if bias_correction else share
+
+    last, before = ((ages == age).astype(dtype) for age in (0, min(n_frames - 1, 1)))
+    of_two = {"last": last, "derivative": last - before}
+    return {
+        name: of_two[name] if name in of_two else average(name)
+        for name in AMPLITUDE_SUMMARIES
+        if name in names
+    }
+
+
+def mix_over_time(
+    bias_correction: bool,
+    alphas: dict[str, Array],
+    mixed: dict[str, Float[Array, "_ B W"]],
+    n_scored: int,
+) -> Float[Array, "n B W"]:
+    """Adds up what the summaries of the last n frames give, of maps that were weighed before they were averaged.
+
+    Args:
+      mixed: for every summary the frames of its map, weighed by its kernel; of one frame it is the summary itself.
+    """
+
+    def of_time(name: str, x: Float[Array, "_ B W"]) -> Float[Array, "_ B W"]:
+        if len(x) == 1 or name not in AMPLITUDE_SUMMARIES or name == "last":
+            return x
+        if name == "derivative":
+            return x - jnp.concatenate([x[:1], x[:-1]])
+        age = 1 + jnp.arange(len(x)) if bias_correction else None
+        return running_average(x, jnp.zeros_like(x[0]), alphas[f"alpha_{name}"], age)[0]
+
+    return sum((of_time(name, x)[-n_scored:] for name, x in mixed.items()), start=jnp.zeros(()))

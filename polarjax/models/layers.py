@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.ops import gaze as gaze_ops
-from polarjax.ops.convolution import correlate, correlate_band, cut_rows
-from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, separable_quadrature
+from polarjax.ops.convolution import band_patches, correlate, cut_rows
+from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, mix_planes, separable_quadrature
 
 MAX_PHASE_OFFSET = 0.1
 
@@ -80,37 +81,46 @@ class QuadratureBank(nn.Module):
 
     def separate(self, x: Float[Array, "S H W *B C"], stride: int = 1) -> list[Array]:
         """Returns the even and the odd responses [S, h, w, .., C] of a separable bank before channels are mixed."""
-        kernels = [self.kernels[name]["spatial"]["kernel"] for name in ("even", "odd")]
-        return [correlate(x, kernel, stride=stride, groups=self.n_channels) for kernel in kernels]
+        kernels = jnp.stack([self.kernels[name]["spatial"]["kernel"] for name in ("even", "odd")], axis=-1)
+        both = correlate(x, kernels.reshape(*kernels.shape[:3], -1), stride=stride, groups=self.n_channels)
+        return [both[..., 0::2], both[..., 1::2]]
 
     def in_bands(
-        self, images: Float[Array, "B T H W C"], stride: int, rows: int
-    ) -> tuple[Any, Callable[[Any], list[Array]]]:
+        self, images: Float[Array, "B T H W C"], stride: int, rows: int, n_pixels: int
+    ) -> tuple[Any, Callable[[Any], Array]]:
         """Cuts what the maps are computed from into bands of rows.
+
+        Args:
+          n_pixels: p, at least rows w; pixels beyond are of no meaning.
 
         Returns:
           Arrays [B, n, T, ..], n bands an example, the last filled up with zeros; and the function that turns those of
-          one band [T, ..] into even and odd maps [T, p, M] of p = rows w pixels.
+          one frame of a band into maps [2 M, p], the even ones first.
         """
-        n_frames, height, width = images.shape[1:4]
+        height, width = images.shape[2:4]
         count = -(-height // (stride * rows))
         if self.kind == "separable":
+            even, odd = self.mixing()
+            mixing = jax.scipy.linalg.block_diag(even, odd)
             maps = self.separate(images.reshape(-1, *images.shape[2:]), stride)
-            with_one = [jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1) for x in maps]
-            movies = [x.reshape(*images.shape[:2], *x.shape[1:]) for x in with_one]
-            weights = self.mixing()
-
-            def respond(band: Any) -> list[Array]:
-                flat = [x.reshape(-1, x.shape[-1]) for x in band]
-                mixed = [jnp.dot(x, w, precision="highest") for x, w in zip(flat, weights, strict=True)]
-                return [x.reshape(n_frames, -1, self.n_pairs) for x in mixed]
-
-            return [cut_rows(x, count=count, step=rows, height=rows) for x in movies], respond
+            maps = jnp.concatenate([part for x in maps for part in (x, jnp.ones_like(x[..., :1]))], axis=-1)
+            movies = maps.reshape(*images.shape[:2], *maps.shape[1:])
+            bands = jnp.moveaxis(cut_rows(movies, count=count, step=rows, height=rows), -1, 3)
+            planes = bands.reshape(*bands.shape[:4], -1)
+            missing = [(0, 0)] * 4 + [(0, n_pixels - planes.shape[-1])]
+            return jnp.pad(planes, missing), functools.partial(mix_planes, mixing)
         size, kernels = self.kernel_size, [self.kernels[name]["kernel"] for name in ("even", "odd")]
         before, after = size // 2, (-(-width // stride) - 1) * stride + size - size // 2 - width
         padded = jnp.pad(images, [(0, 0), (0, 0), (before, 0), (before, after), (0, 0)])
         bands = cut_rows(padded, count=count, step=rows * stride, height=(rows - 1) * stride + size)
-        return bands, lambda band: [correlate_band(band, kernel, stride=stride) for kernel in kernels]
+        weights = jnp.concatenate([kernel.reshape(-1, self.n_pairs).T for kernel in kernels])
+
+        def correlate_patches(frame: Array) -> Array:
+            patches = band_patches(frame, size, stride)
+            patches = jnp.pad(patches, [(0, 0), (0, n_pixels - patches.shape[1])])
+            return jnp.dot(weights, patches, precision="highest")
+
+        return bands, correlate_patches
 
     def mixing(self) -> list[Float[Array, "c M"]]:
         """Returns what mixes channels into even and into odd maps, the bias as last row."""

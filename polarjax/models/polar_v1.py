@@ -28,7 +28,7 @@ from polarjax.models.causal_pass import Memory
 from polarjax.models.constants import time_constants
 from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank
 from polarjax.models.options import check_options
-from polarjax.models.readout import UNIT_SOFTPLUS, GaussianReadout, level_shapes, nested, softplus_log_rate
+from polarjax.models.readout import GaussianReadout, level_shapes, mix, nested, softplus_log_rate, unit_drive
 from polarjax.ops import dynamics, summaries
 from polarjax.ops import gaze as gaze_ops
 from polarjax.ops.laplacian_pyramid import laplacian_pyramid
@@ -52,7 +52,7 @@ class PolarV1(nn.Module):
       surround: every unit has a second, concentric Gaussian, so many times as wide; None for one alone.
       n_levels, n_pairs, kernel_size: L, M and k, odd, of the filters.
       finest_stride: samples of the finest level are taken every 1 or 2 pixels.
-      gaze: 'scaled' or 'raw' features (see `GazeEncoder`); 'none' for a model without gaze.
+      gaze: 'scaled' or 'raw' features (`GazeEncoder`), or 'none'.
       retinal_slip: add the image motion that the gaze causes, -pixels_per_degree dg/dt, to the learned velocity.
       max_velocity: of the learned part, pixels/s.
       dynamics: 'recurrent' memory; 'framewise', the reference's update of each frame alone; 'none'.
@@ -121,8 +121,8 @@ class PolarV1(nn.Module):
         self.units = self._make_readout()
         if self.standardize:
             shape = (self.n_levels, self.units.n_windows * self.units.n_features)
-            self.feature_mean = self.variable("statistics", "mean", jnp.zeros, shape)
-            self.feature_scale = self.variable("statistics", "scale", jnp.ones, shape)
+            start = {"mean": jnp.zeros, "scale": jnp.ones}
+            self.standard = [self.variable("statistics", name, make, shape) for name, make in start.items()]
 
     def _make_dynamics(self) -> None:
         if self.dynamics != "none":
@@ -141,7 +141,7 @@ class PolarV1(nn.Module):
     def _make_readout(self) -> GaussianReadout:
         n_sessions, n_units = len(self.n_units), max(self.n_units)
         rate = np.asarray(self.initial_rate or np.ones((n_sessions, n_units)), np.float64)
-        bias = np.log(rate) if self.link == "exp" else np.full_like(rate, UNIT_SOFTPLUS)
+        bias = np.log(rate) if self.link == "exp" else unit_drive(rate)
         mean = self.initial_mean or np.zeros((n_sessions, n_units, 2))
         width = self.initial_width or min(self.frame_shape[:2]) / self.pixels_per_degree / 4
         return GaussianReadout(
@@ -193,22 +193,24 @@ class PolarV1(nn.Module):
         self, stimulus: Float[Array, "B T H W C"], gaze: Float[Array, "B T 2"] | None, n_predicted: int
     ) -> tuple[Float[Array, "B n N"], dict[str, Any]]:
         """Predicts the last n frames of segments that nothing came before; arguments and results as in `advance`."""
-        if not segment_pass.computes(self):
+        if not segment_pass.computes(self, stimulus.shape[1] - n_predicted):
             _, log_rate, given = self.advance(stimulus, gaze, None)
             return log_rate[:, -n_predicted:], given | {"pooled": given["pooled"][:, -n_predicted:]}
         dtype = jnp.promote_types(stimulus.dtype, self.units.kernel.dtype)
-        batch, n_frames, height, width = stimulus.shape[:4]
-        nothing = self.initial_memory(batch, (height, width))
+        batch, n_frames, *size, _ = stimulus.shape
+        nothing = self.initial_memory(batch, (size[0], size[1]))
         motion, behavior, _ = self._behave(gaze, nothing, (batch, n_frames), dtype)
         levels = laplacian_pyramid(stimulus.astype(dtype), self.n_levels, normalized=self.pyramid_normalized)
-        weights = self._weights((height, width))
-        given = (causal_pass.pass_options(self), weights, self.bank, levels, self.bank_strides, motion)
+        options, weights = causal_pass.pass_options(self), self._weights((size[0], size[1]))
+        given = (options, weights, self.bank, levels, self.bank_strides, motion)
         if n_predicted == 1 and window_pass.computes(self):
             pooled = self.units.by_unit(window_pass.pool_windows(*given)[None])
+            drive = mix(pooled, *self._readout_weights())
         else:
-            pooled = self.units.by_unit(segment_pass.pool_segments(*given, n_predicted))
+            readout = self._readout_weights()
+            drive, pooled = segment_pass.drive_units(self.units, *readout, given, n_predicted)
         intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
-        return jnp.moveaxis(self._rate(pooled), 0, 1), intermediates
+        return jnp.moveaxis(self._rate(drive), 0, 1), intermediates
 
     def initial_memory(self, batch: int, frame_shape: tuple[int, int]) -> Memory:
         """Returns the memory before the first frame of movies of H x W pixels."""
@@ -216,9 +218,8 @@ class PolarV1(nn.Module):
         for shape in level_shapes(frame_shape, self.level_strides):
             maps = jnp.zeros((n_sessions, *shape, batch // n_sessions, self.n_pairs), self.units.kernel.dtype)
             levels.append(causal_pass.empty_memory(maps, n_windows, self.summaries))
-        return Memory(
-            jnp.zeros((), jnp.int32), gaze_ops.initial_memory(jnp.zeros((batch, 1, 2))), tuple(levels)
-        )
+        gaze = gaze_ops.initial_memory(jnp.zeros((batch, 1, 2)))
+        return Memory(jnp.zeros((), jnp.int32), gaze, tuple(levels))
 
     def advance(
         self, stimulus: Float[Array, "B T H W C"], gaze: Float[Array, "B T 2"] | None, memory: Memory | None
@@ -246,7 +247,7 @@ class PolarV1(nn.Module):
         start = (memory.n_seen, memory.levels)
         carry, pooled = causal_pass.run_in_chunks(advance_chunk, start, frames, self.frames_per_chunk)
         pooled = self.units.by_unit(pooled)
-        log_rate = jnp.moveaxis(self._rate(pooled), 0, 1)
+        log_rate = jnp.moveaxis(self._rate(mix(pooled, *self._readout_weights())), 0, 1)
         intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
         return Memory(carry[0], gaze_memory, carry[1]), log_rate, intermediates
 
@@ -267,8 +268,8 @@ class PolarV1(nn.Module):
             behavior, gaze_memory = self._read_gaze(gaze, memory, dtype)
         else:
             maps = jnp.zeros((batch, n_frames, self.n_levels, self.n_pairs), dtype)
-            behavior = Behavior(maps[..., 0, 0], jnp.zeros((batch, n_frames, 2), dtype), maps + 1, maps)
-            gaze_memory = memory.gaze
+            still, gaze_memory = jnp.zeros((batch, n_frames, 2), dtype), memory.gaze
+            behavior = Behavior(maps[..., 0, 0], still, maps + 1, maps)
         waves = jnp.asarray(dynamics.wave_vectors(self.n_levels, self.n_pairs, self.base_frequency), dtype)
         return causal_pass.motion(behavior, self._constants(), waves, self.dt), behavior, gaze_memory
 
@@ -292,9 +293,8 @@ class PolarV1(nn.Module):
             behavior = behavior._replace(velocity=behavior.velocity + slip)
         return behavior, gaze_memory
 
-    def _rate(self, pooled: Float[Array, "T B N L F"]) -> Float[Array, "T B N"]:
-        if self.standardize:
-            mean, scale = self.feature_mean.value, self.feature_scale.value
-            pooled = (pooled - mean[None, None, None]) / scale[None, None, None]
-        drive = self.units.mix(pooled)
+    def _readout_weights(self) -> tuple[Array, Array]:
+        return self.units.weights(*(x.value for x in (self.standard if self.standardize else ())))
+
+    def _rate(self, drive: Float[Array, "T B N"]) -> Float[Array, "T B N"]:
         return drive if self.link == "exp" else softplus_log_rate(drive, self.initial_rate)

@@ -20,6 +20,11 @@ def nested(values: Any) -> Any:
     return tuple(nested(value) for value in values) if np.ndim(values) else float(values)
 
 
+def unit_drive(rate: np.ndarray) -> np.ndarray:
+    """Returns the drive at which the softplus link gives every unit its mean rate."""
+    return np.full_like(rate, UNIT_SOFTPLUS)
+
+
 def level_shapes(frame_shape: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
     """Returns (h, w) of the maps of levels that keep every stride-th pixel of a frame."""
     return [(-(-frame_shape[0] // stride), -(-frame_shape[1] // stride)) for stride in strides]
@@ -101,13 +106,37 @@ class GaussianReadout(nn.Module):
         split = pooled.reshape(frames, batch, self.n_windows, -1, n_levels, depth)
         return jnp.moveaxis(split, 2, 4).reshape(frames, batch, -1, n_levels, self.n_windows * depth)
 
-    def mix(self, pooled: Float[Array, "K B N L F"]) -> Float[Array, "K B N"]:
-        """Weighs pooled features by the kernel of each example's session (example i has session i % S)."""
-        n_sessions, n_units = self.bias.shape
-        frames, batch = pooled.shape[:2]
-        grouped = pooled.reshape(frames, batch // n_sessions, n_sessions, *pooled.shape[2:])
-        mixed = jnp.einsum("kbsnld,snld->kbsn", grouped, self.kernel, precision="highest")
-        return (mixed + self.bias[None, None]).reshape(frames, batch, n_units)
+    def weights(
+        self, mean: Float[Array, "L F"] | None = None, scale: Float[Array, "L F"] | None = None
+    ) -> tuple[Float[Array, "S N L F"], Float[Array, "S N"]]:
+        """Returns the kernel and the bias of the features, or of features less `mean` and over `scale`."""
+        if mean is None or scale is None:
+            return self.kernel, self.bias
+        kernel = self.kernel / scale[None, None]
+        return kernel, self.bias - (kernel * mean[None, None]).sum((-1, -2))
+
+    def by_window(self, kernel: Float[Array, "S N L F"]) -> Float[Array, "S W L D"]:
+        """Returns the kernel of the windows before `by_unit`; what the windows of a unit give adds up."""
+        sessions, units, levels, _ = kernel.shape
+        split = kernel.reshape(sessions, units, levels, self.n_windows, -1)
+        return jnp.moveaxis(split, 3, 1).reshape(sessions, self.n_windows * units, levels, -1)
+
+    def add_windows(self, weighed: Float[Array, "K B W"], bias: Float[Array, "S N"]) -> Float[Array, "K B N"]:
+        """Adds what the windows of a unit gave, and the bias."""
+        frames, batch, _ = weighed.shape
+        drive = weighed.reshape(frames, batch, self.n_windows, -1).sum(2)
+        return drive + jnp.tile(bias, (batch // len(bias), 1))[None]
+
+
+def mix(
+    pooled: Float[Array, "K B N L F"], kernel: Float[Array, "S N L F"], bias: Float[Array, "S N"]
+) -> Float[Array, "K B N"]:
+    """Weighs pooled features by the kernel of each example's session (example i has session i % S)."""
+    n_sessions, n_units = bias.shape
+    frames, batch = pooled.shape[:2]
+    grouped = pooled.reshape(frames, batch // n_sessions, n_sessions, *pooled.shape[2:])
+    mixed = jnp.einsum("kbsnld,snld->kbsn", grouped, kernel, precision="highest")
+    return (mixed + bias[None, None]).reshape(frames, batch, n_units)
 
 
 def softplus_log_rate(drive: Float[Array, "T B N"], mean_rate: tuple) -> Float[Array, "T B N"]:

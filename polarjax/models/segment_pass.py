@@ -17,17 +17,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polarjax.models.causal_pass import LevelMemory, PassOptions, Weights, evolve
-from polarjax.models.features import average_over_time, maps_to_pool
-from polarjax.ops.backend import prefers_blocks, stage
-from polarjax.ops.pair_dynamics import evolve_pairs
+from polarjax.models.features import (
+    AMPLITUDE_SUMMARIES,
+    average_over_time,
+    maps_to_pool,
+    mix_over_time,
+    newest_shares,
+)
+from polarjax.ops.backend import prefers_blocks
+from polarjax.ops.pair_dynamics import FRAMES_BEFORE, SHOWN, PairForm, evolve_pairs, halves
 from polarjax.ops.polar_decomposition import decompose
 
-BAND_PIXELS = 128
+BAND_PIXELS, PIXELS_TOGETHER = 182, 16
 
 
-def computes(model: Any) -> bool:
-    """Whether a `PolarV1` is computed in bands: in float32, on a backend that gains from them."""
-    return model.dtype == "float32" and prefers_blocks()
+def computes(model: Any, n_before: int) -> bool:
+    """Whether a `PolarV1` is computed in bands, given the number of frames before the first scored one.
+
+    In float32, on a backend that gains from them; the gradient of recurrent dynamics looks two frames back.
+    """
+    enough = model.dynamics != "recurrent" or n_before >= FRAMES_BEFORE
+    return enough and model.dtype == "float32" and prefers_blocks()
 
 
 def pool_segments(
@@ -37,9 +47,12 @@ def pool_segments(
     levels: list[Float[Array, "B T _ _ C"]],
     strides: tuple[int, ...],
     motion: tuple,
+    *,
     n_scored: int,
-) -> Float[Array, "n B W L D"]:
-    """Returns the pooled features of the last n frames of every segment.
+) -> list[dict[str, Float[Array, "B W _ M"]]]:
+    """Returns the pooled maps of every level: of the last n frames, and of all frames for averages of the amplitude.
+
+    Of the one frame that is the newest the averages themselves are returned.
 
     Args:
       bank: the `QuadratureBank`, its rows every `strides[level]` pixels.
@@ -47,32 +60,94 @@ def pool_segments(
       motion: what `causal_pass.motion` returns.
       n_scored: n.
     """
-    decay, drive_gain, rotation = (jax.tree.map(_of_pixels, part) for part in motion)
+    decay, drive_gain, rotation = jax.tree.map(_of_pairs, motion)
     batch, n_frames = levels[0].shape[:2]
-    features = []
+    shares = newest_shares(
+        options.summaries, options.bias_correction, weights.alphas, n_frames, levels[0].dtype
+    )
+    averages, maps = shares if n_scored == 1 else {}, []
     for level, image in enumerate(levels):
         window = weights.windows[level]
-        rows = max(BAND_PIXELS // window.shape[3], 1)
-        bands, respond = bank.in_bands(image, strides[level], rows)
-        windows = _cut_windows(window, rows)
+        height, width = window.shape[2:]
+        count = -(-height // max(BAND_PIXELS // width, 1))
+        rows = -(-height // count)
+        n_pixels = -(-rows * width // PIXELS_TOGETHER) * PIXELS_TOGETHER
+        bands, respond = bank.in_bands(image, strides[level], rows, n_pixels)
+        windows = _cut_windows(window, rows, n_pixels)
         pool_band = functools.partial(
-            _pool_band, options, weights.resting_amplitude[level], respond, n_scored
+            _pool_band, options, weights.resting_amplitude[level], averages, respond, n_scored
         )
         examples = (jnp.arange(batch) % len(window), bands, decay, drive_gain, rotation[level])
-        pooled = jax.lax.map(functools.partial(_pool_example, pool_band, windows), examples)
-        pooled = {name: jnp.moveaxis(x, 0, 1) for name, x in pooled.items()}
-        seen = (jnp.ones((), bool), 1 + jnp.arange(n_frames))
-        nothing = jnp.zeros((batch, window.shape[1], bank.n_pairs), image.dtype)
-        _, summary = average_over_time(
-            options.summaries, options.bias_correction, weights.alphas, (nothing,) * 3, seen, pooled
-        )
+        maps.append(jax.lax.map(functools.partial(_pool_example, pool_band, windows), examples))
+    return maps
+
+
+def drive_units(
+    units: Any, kernel: Float[Array, "S N L F"], bias: Float[Array, "S N"], given: tuple, n_scored: int
+) -> tuple[Float[Array, "n B N"], Float[Array, "n B N L F"]]:
+    """Returns what drives every unit in the last n frames, and the features that were weighed for it.
+
+    Args:
+      units: the `GaussianReadout`.
+      given: the arguments of `pool_segments`.
+    """
+    options, weights, *_ = given
+    alphas, maps = weights.alphas, pool_segments(*given, n_scored=n_scored)
+    weighed = drive(options, alphas, maps, units.by_window(kernel), n_scored)
+    features = summarize(options, alphas, maps, n_scored)
+    return units.add_windows(weighed, bias), units.by_unit(features)
+
+
+def summarize(
+    options: PassOptions,
+    alphas: dict[str, Array],
+    maps: list[dict[str, Float[Array, "B W _ M"]]],
+    n_scored: int,
+) -> Float[Array, "n B W L D"]:
+    """Returns the features of the last n frames, from the pooled maps."""
+    features = []
+    for level in maps:
+        pooled = {name: jnp.moveaxis(x, 2, 0) for name, x in level.items()}
+        if set(pooled) == set(options.summaries):
+            summary = jnp.concatenate([pooled[name][-n_scored:] for name in options.summaries], axis=-1)
+        else:
+            nothing = jnp.zeros_like(pooled["last"][0])
+            seen = (jnp.ones((), bool), 1 + jnp.arange(len(pooled["last"])))
+            _, summary = average_over_time(
+                options.summaries, options.bias_correction, alphas, (nothing,) * 3, seen, pooled
+            )
         features.append(summary[-n_scored:])
     return jnp.stack(features, axis=3)
 
 
+def drive(
+    options: PassOptions,
+    alphas: dict[str, Array],
+    maps: list[dict[str, Float[Array, "B W _ M"]]],
+    kernel: Float[Array, "S W L D"],
+    n_scored: int,
+) -> Float[Array, "n B W"]:
+    """Returns what `summarize` and the kernel give: the same sums, with the few numbers of units averaged over time."""
+    names = options.summaries
+    split = kernel.reshape(*kernel.shape[:3], len(names), -1)
+    batch = len(jax.tree.leaves(maps)[0])
+    split = split[jnp.arange(batch) % len(kernel)]
+    mixed: dict[str, Any] = dict.fromkeys(names, 0.0)
+    for level, pooled in enumerate(maps):
+        for name, x in pooled.items():
+            made = [name] if name in SHOWN or set(pooled) == set(names) else AMPLITUDE_SUMMARIES
+            made = [i for i, summary in enumerate(names) if summary in made]
+            weighed = jnp.einsum(
+                "bwkm,bwjm->kbwj", x, split[:, :, level, made[0] : made[-1] + 1], precision="highest"
+            )
+            for i in made:
+                mixed[names[i]] += weighed[..., i - made[0]]
+    return mix_over_time(options.bias_correction, alphas, mixed, n_scored)
+
+
 def _pool_example(
     pool_band: Callable, windows: Float[Array, "S b N p"], example: tuple
-) -> dict[str, Float[Array, "_ N M"]]:
+) -> dict[str, Float[Array, "N _ M"]]:
     """Adds up the bands of one segment."""
     session, bands, *motion = example
     parts = (windows[session], bands)
@@ -83,46 +158,58 @@ def _pool_example(
 
     shapes = jax.eval_shape(pool_band, motion, *jax.tree.map(lambda x: x[0], parts))
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, start, parts)[0]
+    pooled = jax.lax.scan(add, start, parts)[0]
+    return {name: jnp.moveaxis(x, -1, 0) for name, x in pooled.items()}
 
 
-def _of_pixels(x: Float[Array, "B T 1 1 m"]) -> Float[Array, "B T 1 m"]:
-    return x[:, :, 0]
+def _of_pairs(x: Float[Array, "B T 1 1 m"]) -> Float[Array, "B T m 1"]:
+    return x[:, :, 0, 0, :, None]
 
 
-def _cut_windows(window: Float[Array, "S N h w"], rows: int) -> Float[Array, "S b N p"]:
-    """Cuts windows into bands of rows, zero beyond the last row."""
+def _cut_windows(window: Float[Array, "S N h w"], rows: int, n_pixels: int) -> Float[Array, "S b N p"]:
+    """Cuts windows into bands of rows, zero where the image has no pixel."""
     sessions, units, height, width = window.shape
     count = -(-height // rows)
     padded = jnp.pad(window, [(0, 0), (0, 0), (0, count * rows - height), (0, 0)])
-    return jnp.moveaxis(padded.reshape(sessions, units, count, rows * width), 2, 1)
+    bands = jnp.moveaxis(padded.reshape(sessions, units, count, rows * width), 2, 1)
+    return jnp.pad(bands, [(0, 0), (0, 0), (0, 0), (0, n_pixels - rows * width)])
 
 
 def _pool_band(
     options: PassOptions,
     rest: Float[Array, " _"],
+    averages: dict[str, Float[Array, " T"]],
     respond: Callable,
     n_scored: int,
     motion: list,
     window: Float[Array, "N p"],
     band: Any,
-) -> dict[str, Float[Array, "_ N M"]]:
+) -> dict[str, Float[Array, "_ M N"]]:
     """Filters, moves and pools the p pixels of a band in T frames; of all but the amplitude only the last n frames."""
-    even, odd = stage(respond(band))
-    fresh, nothing = jnp.ones((), bool), jnp.zeros(even.shape[1:], even.dtype)
-    both = (nothing, nothing)
-    memory = LevelMemory(nothing, both, (both, both), nothing, nothing, nothing)
+    responses = jax.lax.map(jax.checkpoint(respond), band)
+    decay, gain, turn = motion
     if options.dynamics == "recurrent":
-        decay, gain, turn = motion
-        evolved = evolve_pairs(
-            options.pose_floor, options.start, (even, odd), rest, (decay, gain, tuple(turn))
-        )
-        state = (evolved[0], (), evolved[1:])
+        shown = tuple(name for name in SHOWN if name in options.summaries)
+        form = PairForm(options.pose_floor, options.start, shown, n_scored)
+        amplitude, maps = evolve_pairs(form, responses, rest, (decay, gain, tuple(turn)))
+        maps = {**maps, "last": amplitude}
     else:
-        amplitude, *pose = stage(decompose(even, odd, pose_floor=options.pose_floor))
-        state = evolve(options, rest, memory, fresh, (amplitude, tuple(pose)), tuple(motion))
-    maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, stage(state))
+        fresh, nothing = jnp.ones((), bool), jnp.zeros_like(halves(responses)[0][0])
+        both = (nothing, nothing)
+        memory = LevelMemory(nothing, both, (both, both), nothing, nothing, nothing)
+        amplitude, *pose = decompose(*halves(responses), pose_floor=options.pose_floor)
+        observed, moves = (amplitude, tuple(pose)), (decay, gain, tuple(turn))
+        state = evolve(options, rest[:, None], memory, fresh, observed, moves)
+        maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, state)
+        maps = {name: x if name == "last" else x[-n_scored:] for name, x in maps.items()}
+    if averages:
+        shares = jnp.stack(list(averages.values()))
+        flat = jnp.dot(shares, maps["last"].reshape(shares.shape[1], -1), precision="highest")
+        newest = flat.reshape(-1, 1, *maps["last"].shape[1:])
+        maps |= dict(zip(averages, newest, strict=True))
+    asked = averages or ("last",) if set(AMPLITUDE_SUMMARIES) & set(options.summaries) else ()
     return {
-        name: jnp.einsum("np,tpm->tnm", window, x if name == "last" else x[-n_scored:], precision="highest")
+        name: jnp.einsum("tmp,np->tmn", x, window, precision="highest")
         for name, x in maps.items()
+        if name in asked or name in SHOWN
     }

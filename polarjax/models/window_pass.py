@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polarjax.models.causal_pass import PassOptions, Weights
+from polarjax.models.features import newest_shares
 from polarjax.ops import summaries
 from polarjax.ops.backend import prefers_blocks
+from polarjax.ops.gaussian_pooling import pool_flat
 from polarjax.ops.mixed_pairs import turned_poses, weighted_amplitudes
 
 BLOCK_PIXELS = 128
@@ -77,15 +79,16 @@ def _pool_blocks(
 ) -> Float[Array, "W D"]:
     """Summarises the maps [T, P, c] in blocks of p pixels, and pools."""
     n_blocks = -(-window.shape[1] // BLOCK_PIXELS)
-    missing = n_blocks * BLOCK_PIXELS - window.shape[1]
+    size = -(-window.shape[1] // n_blocks)
+    missing = n_blocks * size - window.shape[1]
 
     def cut(x: Array) -> Array:
         padded = jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
-        return jnp.moveaxis(padded.reshape(len(x), n_blocks, BLOCK_PIXELS, -1), 1, 0)
+        return jnp.moveaxis(padded.reshape(len(x), n_blocks, size, -1), 1, 0)
 
-    features = jax.lax.map(summarize, tuple(cut(x) for x in maps))
+    features = jax.lax.map(jax.checkpoint(summarize), tuple(cut(x) for x in maps))
     padded = jnp.pad(window, ((0, 0), (0, missing)))
-    pooled = [jnp.dot(padded, x.reshape(-1, x.shape[-1]), precision="highest") for x in features]
+    pooled = pool_flat(padded, tuple(x.reshape(-1, x.shape[-1]) for x in features))
     return jnp.concatenate(pooled, axis=1)
 
 
@@ -99,7 +102,9 @@ def _summarize(
     turn: tuple[Float[Array, "T 1 _"], Float[Array, "T 1 _"]],
 ) -> list[Float[Array, "p M"]]:
     """Summarises T frames of p pixels at the newest."""
-    shares = _shares(options, alphas, decay)
+    signed = ("last",) if {"even", "odd"} & set(options.summaries) else ()
+    names = (*options.summaries, *signed)
+    shares = newest_shares(names, options.bias_correction, alphas, len(decay), decay.dtype)
     parts = {}
     for n_frames, names in ((len(decay), ("fast", "slow")), (2, ("last", "derivative"))):
         wanted = [name for name in names if name in shares]
@@ -109,35 +114,24 @@ def _summarize(
             sums = _sum_amplitudes(mixing, rest, newest, decay[-n_frames:], share)
             parts |= dict(zip(wanted, sums, strict=True))
 
-    def pose(back: int) -> tuple[Array, Array]:
-        t = max(len(decay) - 1 - back, 0)
-        frame, angle = [x[t] for x in maps], [x[t] for x in turn]
-        angle = [jnp.broadcast_to(x, (1, mixing[0].shape[1])) for x in angle]
-        return turned_poses(options.pose_floor, tuple(mixing), tuple(frame), tuple(angle))
+    n_frames = len(decay)
+    shown = [max(n_frames - 1 - back, 0) for back in ((0, 2) if "energy" in options.summaries else (0,))]
+    pairs = (1, mixing[0].shape[1])
 
+    def pose(frame: tuple) -> tuple[Array, Array]:
+        newest, angle = frame
+        angle = tuple(jnp.broadcast_to(x, pairs) for x in angle)
+        return turned_poses(options.pose_floor, tuple(mixing), newest, angle)
+
+    # one after the other: a program for both at once is too large to be computed in vectors
+    frames = jax.tree.map(lambda x: jnp.stack([x[t] for t in shown]), (maps, turn))
+    even, odd = jax.lax.map(pose, frames)
     of_poses = {
-        "energy": lambda: summaries.pose_energy(pose(0), pose(2)),
-        "even": lambda: parts["last"] * pose(0)[0],
-        "odd": lambda: parts["last"] * pose(0)[1],
+        "energy": lambda: summaries.pose_energy((even[0], odd[0]), (even[1], odd[1])),
+        "even": lambda: parts["last"] * even[0],
+        "odd": lambda: parts["last"] * odd[0],
     }
     return [of_poses[name]() if name in of_poses else parts[name] for name in options.summaries]
-
-
-def _shares(options: PassOptions, alphas: dict, decay: Float[Array, " T"]) -> dict[str, Float[Array, " T"]]:
-    """Returns what each frame's amplitude contributes to the summaries that are sums of amplitudes."""
-    ages = jnp.arange(len(decay) - 1, -1, -1, dtype=decay.dtype)
-
-    def average(name: str) -> Array:
-        alpha = alphas[f"alpha_{name}"]
-        share = (1 - alpha) * alpha**ages
-        return share / summaries.ema_bias(alpha, ages[0] + 1) if options.bias_correction else share
-
-    last = (ages == 0).astype(decay.dtype)
-    before = (ages == min(len(decay) - 1, 1)).astype(decay.dtype)
-    needs_last = {"last", "even", "odd"} & set(options.summaries)
-    shares = {"last": last} if needs_last else {}
-    shares |= {"derivative": last - before} if "derivative" in options.summaries else {}
-    return shares | {name: average(name) for name in ("fast", "slow") if name in options.summaries}
 
 
 def _sum_amplitudes(

@@ -22,7 +22,7 @@ def correlate(
 
     Args:
       x: images; further batch axes may stand between pixels and channels.
-      groups: 1 mixes all C channels (i = C); C treats each channel alone (i = 1, O = C).
+      groups: 1 mixes all C channels (i = C); C treats each channel alone (i = 1, O a multiple of C).
 
     Returns:
       h = ceil(H / stride), w = ceil(W / stride); output sample i is centred on pixel i * stride.
@@ -59,16 +59,17 @@ def correlate_by_product(
     """
     if groups > 1:
         each = functools.partial(correlate_by_product, stride=stride, groups=1)
-        alone = jax.vmap(each, in_axes=(-1, -1), out_axes=-1)(x[..., None, :], kernel[..., None, :])
-        return alone[..., 0, :]
+        kernels = kernel.reshape(*kernel.shape[:3], groups, -1)
+        alone = jax.vmap(each, in_axes=(-1, -2), out_axes=-2)(x[..., None, :], kernels)
+        return alone.reshape(*alone.shape[:-2], -1)
     tile = FEW_OUTPUTS_TILE if kernel.shape[3] <= FEW_OUTPUTS else MANY_OUTPUTS_TILE
     height, width = (-(-side // stride) for side in x.shape[1:3])
     patches = _patches(x, kernel.shape[0], stride, tile)
     matrix = _shifted_kernels(kernel, stride, tile).astype(patches.dtype)
     flat = patches.reshape(matrix.shape[0] * matrix.shape[1] * x.shape[-1], -1)
-    product = jnp.einsum("kp,ko->po", flat, matrix.reshape(len(flat), -1), precision="highest")
-    tiles = product.reshape(*patches.shape[3:], tile, tile, kernel.shape[3])
-    rows_of_pixels = jnp.moveaxis(tiles, (-3, -2), (2, 4))
+    product = jnp.dot(matrix.reshape(len(flat), -1).T, flat, precision="highest")
+    tiles = product.reshape(tile, tile, kernel.shape[3], *patches.shape[3:])
+    rows_of_pixels = jnp.moveaxis(tiles, (3, 4, 0, 5, 1, 2), (0, 1, 2, 3, 4, -1))
     shape = (x.shape[0], tile * patches.shape[4], tile * patches.shape[5], *x.shape[3:-1], kernel.shape[3])
     return rows_of_pixels.reshape(shape)[:, :height, :width]
 
@@ -82,25 +83,21 @@ def cut_rows(
     return jnp.stack([padded[:, :, i * step : i * step + height] for i in range(count)], axis=1)
 
 
-def correlate_band(
-    x: Float[Array, "T R V C"], kernel: Float[Array, "k k C O"], *, stride: int
-) -> Float[Array, "T p O"]:
-    """Correlates bands of rows that bring their margins: the rows of `correlate` that a band covers, without padding.
+def band_patches(x: Float[Array, "R V C"], size: int, stride: int) -> Float[Array, "K p"]:
+    """Cuts what each output of a band of rows reads; kernels [K, O] times it are the rows of `correlate`.
 
     Args:
-      x: R = stride (r - 1) + k rows and V = stride (w - 1) + k columns, zeros beyond the image.
+      x: R = stride (r - 1) + k rows and V = stride (w - 1) + k columns, with their margins, zeros beyond the image.
+      size: k of k x k kernels.
 
     Returns:
-      p = r w pixels, row by row.
+      K = k k C numbers of p = r w pixels, row by row.
     """
-    size = kernel.shape[0]
-    rows, columns = (length - size + 1 for length in x.shape[1:3])
+    rows, columns = (length - size + 1 for length in x.shape[:2])
     # in two steps: so many slices in one would take minutes to compile
-    across = jnp.stack([x[:, :, i : i + columns : stride] for i in range(size)])
-    patches = jnp.moveaxis(jnp.stack([across[:, :, i : i + rows : stride] for i in range(size)]), -1, 2)
-    flat = patches.reshape(size * size * x.shape[-1], -1)
-    product = jnp.einsum("kp,ko->po", flat, kernel.reshape(len(flat), -1), precision="highest")
-    return product.reshape(len(x), -1, kernel.shape[-1])
+    across = jnp.stack([x[:, i : i + columns : stride] for i in range(size)])
+    patches = jnp.stack([across[:, i : i + rows : stride] for i in range(size)])
+    return jnp.moveaxis(patches, -1, 2).reshape(size * size * x.shape[-1], -1)
 
 
 def _patches(

@@ -90,3 +90,29 @@ def pool(features: Float[Array, "K S H W B M"], window: Float[Array, "S N H W"])
     pixels = features.reshape(frames, sessions, height * width, -1)
     pooled = jnp.einsum("ksnp,kspd->ksnd", flat, pixels, precision=jax.lax.Precision.HIGHEST)
     return pooled.reshape(*pooled.shape[:3], *rest)
+
+
+@jax.custom_vjp
+def pool_flat(
+    window: Float[Array, "W P"], features: tuple[Float[Array, "P M"], ...]
+) -> tuple[Float[Array, "W M"], ...]:
+    """Pools maps of P pixels; the gradient has the products that a CPU's library knows, with the window turned once."""
+    return tuple(jnp.dot(window, x, precision="highest") for x in features)
+
+
+def _keep_flat(window: Array, features: tuple) -> tuple:
+    return pool_flat(window, features), (window, features)
+
+
+def _slopes_of_flat(given: tuple, slopes: tuple) -> tuple:
+    window, features = given
+    # without the barrier XLA folds the turning into the products, and those the library does not have
+    turned = jax.lax.optimization_barrier(window.T)
+    of_window = [
+        jnp.einsum("wm,pm->wp", slope, x, precision="highest")
+        for slope, x in zip(slopes, features, strict=True)
+    ]
+    return sum(of_window), tuple(jnp.dot(turned, slope, precision="highest") for slope in slopes)
+
+
+pool_flat.defvjp(_keep_flat, _slopes_of_flat)

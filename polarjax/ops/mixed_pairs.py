@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polarjax.ops.backend import prefers_blocks, stage
+from polarjax.ops.backend import prefers_blocks
 from polarjax.ops.dynamics import rotate
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, decompose
 
@@ -89,7 +89,8 @@ def _keep_all(weights: Array, mixing: tuple, maps: tuple) -> tuple:
 def _slopes(given: tuple, slopes: Float[Array, "n P M"]) -> tuple:
     weights, mixing, maps = given
     n_frames, n_pixels, depth = maps[0].shape
-    products = jnp.concatenate([_products(weight.T).T for weight in mixing])
+    products = jnp.concatenate([_products(weight) for weight in mixing])
+    one = jnp.ones(slopes.shape[-1], slopes.dtype)
 
     def of_frames(total: Array, frames: tuple) -> tuple:
         weight, *maps = frames
@@ -99,11 +100,10 @@ def _slopes(given: tuple, slopes: Float[Array, "n P M"]) -> tuple:
         slope = sum(weight[:, n, None, None] * slopes[n][None] for n in range(len(slopes)))
         q = jnp.where(power > AMPLITUDE_FLOOR**2, slope * inverse, 0)
         along = [bounded * inverse * each[None] for each in slopes]
-        q, *along = stage([x.reshape(-1, x.shape[-1]) for x in (q, *along)])
-        of_maps = jnp.concatenate([_products(x.reshape(-1, depth)) for x in maps], axis=1)
-        total = total + jnp.dot(of_maps.T, q, precision="highest")
-        one = jnp.ones(q.shape[1], q.dtype)
+        q, *along = (x.reshape(-1, x.shape[-1]) for x in (q, *along))
         of_weights = [jnp.dot(x, one, precision="highest").reshape(len(weight), -1).sum(1) for x in along]
+        of_maps = jnp.concatenate([_products(x.reshape(-1, depth).T) for x in maps])
+        total = total + jnp.dot(of_maps, q, precision="highest")
         return total, (jnp.stack(of_weights, axis=1), jnp.dot(q, products.T, precision="highest"))
 
     frames = (_cut(weights.T), *map(_cut, maps))
@@ -120,9 +120,9 @@ def _slopes(given: tuple, slopes: Float[Array, "n P M"]) -> tuple:
 _in_blocks.defvjp(_keep_all, _slopes)
 
 
-def _products(x: Float[Array, "r c"]) -> Float[Array, "r cc"]:
-    """Returns all products of two of the c numbers of a row."""
-    return (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+def _products(x: Float[Array, "c r"]) -> Float[Array, "cc r"]:
+    """Returns all products of two of the c rows."""
+    return (x[:, None] * x[None]).reshape(-1, x.shape[1])
 
 
 def _cut(x: Float[Array, "T *S"]) -> Float[Array, "b t *S"]:
@@ -170,7 +170,6 @@ def _slopes_of_poses(floor: float, given: tuple, slopes: tuple) -> tuple:
     back = rotate(*slopes, *(jnp.broadcast_to(part, even.shape) for part in (cosine, -sine)))
     along = jnp.where(power > floor**2, even * back[0] + odd * back[1], 0)
     inner = (scale * (back[0] - even * along), scale * (back[1] - odd * along))
-    of_turn, inner = stage((of_turn, inner))
     one = jnp.ones((1, len(even)), even.dtype)
     return (
         tuple(jnp.dot(x.T, slope, precision="highest") for x, slope in zip(maps, inner, strict=True)),

@@ -4,16 +4,19 @@
     a_t  = abar + g_t (a_{t-1} - abar) + k_t (A_t - abar)
     z_t  = g_t R_t z_{t-1} + (1 - g_t) U_t,     u_t = z_t / |z_t|
 
-from z_{-1} = U_0 and a_{-1} = abar or A_0. Back in time, with n_t and m_t the slopes of a_t and z_t:
+from z_{-1} = U_0 and a_{-1} = abar or A_0. Shown of the last frames are the maps E_t = energy(u_t, u_{t-2}) and
+a_t u_t. Back in time, with n_t and m_t the slopes of a_t and z_t:
 
     n_t  = da_t + g_{t+1} n_{t+1}               dA_t = k_t n_t
     m_t  = dz_t + g_{t+1} R_{t+1}' m_{t+1}      dU_t = (1 - g_t) m_t
 
-and those of g_t, k_t, R_t and abar are sums over pixels, made as matrix products.
+with da_t and dz_t from the maps of frame t and, through the energy, of frame t + 2. The slopes of g_t, k_t, R_t and
+abar are sums over pixels, made as matrix products.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -21,105 +24,202 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polarjax.ops import dynamics
-from polarjax.ops.backend import stage
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, decompose, safe_normalize
+from polarjax.ops.summaries import ENERGY_FLOOR, pose_energy
+
+SHOWN = ("energy", "even", "odd")
+FRAMES_BEFORE = 2
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def evolve_pairs(
-    pose_floor: float,
-    start: str,
-    responses: tuple[Float[Array, "T p M"], Float[Array, "T p M"]],
-    rest: Float[Array, " M"],
-    motion: tuple,
-) -> tuple[Float[Array, "T p M"], Float[Array, "T p M"], Float[Array, "T p M"]]:
-    """Returns the amplitude memory and the even and odd unit pose of p pixels that nothing came before.
+@dataclasses.dataclass(frozen=True)
+class PairForm:
+    """What is computed.
 
-    Args:
+    Attributes:
       pose_floor: of `decompose`.
       start: 'rest' or 'drive', where a_{-1} is.
-      responses: e and o.
-      rest: abar.
-      motion: decay g [T, 1, 1], drive gain k [T, 1, 1], and cosine and sine [T, 1, M] of what R_t turns by.
+      shown: which of `SHOWN`.
+      n_shown: of the last n frames, at most T - 2: the energy looks two frames back.
     """
-    return _evolve(pose_floor, start, responses, rest, motion)[0]
+
+    pose_floor: float
+    start: str
+    shown: tuple[str, ...]
+    n_shown: int
 
 
-def _evolve(pose_floor: float, start: str, responses: tuple, rest: Array, motion: tuple) -> tuple:
-    """Returns amplitude and unit pose, and z."""
-    first, *pose = decompose(*(x[0] for x in responses), pose_floor=pose_floor)
-    whole = jnp.broadcast_to(rest, first.shape)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def evolve_pairs(
+    form: PairForm,
+    responses: Float[Array, "T R p"],
+    rest: Float[Array, " M"],
+    motion: tuple,
+) -> tuple[Float[Array, "T M p"], dict[str, Float[Array, "n M p"]]]:
+    """Returns the amplitude memory of p pixels that nothing came before, and the maps that are shown.
+
+    Args:
+      responses: e of all pairs, then o.
+      rest: abar.
+      motion: decay g [T, 1, 1], drive gain k [T, 1, 1], and cosine and sine [T, M, 1] of what R_t turns by.
+    """
+    amplitude, pose = _evolve(form, responses, rest, motion)
+    return amplitude, _show(form, amplitude, pose)
+
+
+def _evolve(form: PairForm, responses: Array, rest: Array, motion: tuple) -> tuple:
+    """Returns a and z."""
+    first, *pose = decompose(*halves(responses[0]), pose_floor=form.pose_floor)
+    whole = jnp.broadcast_to(rest[:, None], first.shape)
 
     def step(state: tuple, frame: tuple) -> tuple:
-        (even, odd), (decay, gain, (cosine, sine)) = frame
-        amplitude, *seen = decompose(even, odd, pose_floor=pose_floor)
-        turn = (jnp.broadcast_to(cosine, even.shape), jnp.broadcast_to(sine, even.shape))
+        response, (decay, gain, (cosine, sine)) = frame
+        amplitude, *seen = decompose(*halves(response), pose_floor=form.pose_floor)
+        turn = (jnp.broadcast_to(cosine, amplitude.shape), jnp.broadcast_to(sine, amplitude.shape))
         a = dynamics.drive_amplitude(state[0], amplitude, whole, decay, gain)
-        z = dynamics.drive_pose(state[1], (seen[0], seen[1]), turn, decay)
-        return (a, z), ((a, *safe_normalize(*z)), z)
+        state = (a, dynamics.drive_pose(state[1], (seen[0], seen[1]), turn, decay))
+        return state, state
 
-    before = (first if start == "drive" else whole, (pose[0], pose[1]))
+    before = (first if form.start == "drive" else whole, (pose[0], pose[1]))
     return jax.lax.scan(step, before, (responses, motion))[1]
 
 
-def _keep(pose_floor: float, start: str, responses: tuple, rest: Array, motion: tuple) -> tuple:
-    found, z = _evolve(pose_floor, start, responses, rest, motion)
-    return found, (responses, rest, motion, found[0], z)
+def _show(form: PairForm, amplitude: Array, pose: tuple) -> dict[str, Array]:
+    n_frames, first = len(amplitude), len(amplitude) - form.n_shown
+    unit = safe_normalize(*(x[first:] for x in pose))
+    before = safe_normalize(*(x[first - FRAMES_BEFORE : n_frames - FRAMES_BEFORE] for x in pose))
+    make = {
+        "energy": lambda: pose_energy(unit, before),
+        "even": lambda: amplitude[first:] * unit[0],
+        "odd": lambda: amplitude[first:] * unit[1],
+    }
+    return {name: make[name]() for name in form.shown}
 
 
-def _slopes(pose_floor: float, start: str, given: tuple, slopes: tuple) -> tuple:
+def _keep(form: PairForm, responses: Array, rest: Array, motion: tuple) -> tuple:
+    amplitude, pose = _evolve(form, responses, rest, motion)
+    return (amplitude, _show(form, amplitude, pose)), (responses, rest, motion, amplitude, pose)
+
+
+def _slopes(form: PairForm, given: tuple, slopes: tuple) -> tuple:
     responses, rest, motion, a, z = given
-    n_frames, n_pixels, n_pairs = a.shape
-    one = jnp.ones((1, n_pixels), a.dtype)
-    whole = jnp.broadcast_to(rest, a.shape[1:])
+    of_a, of_shown = slopes
+    n_frames, n_pairs, n_pixels = a.shape
+    one = jnp.ones((n_pixels, 1), a.dtype)
+    whole = jnp.broadcast_to(rest[:, None], a.shape[1:])
+    first = n_frames - form.n_shown
 
-    def before(x: Array, first: Array, t: Array) -> Array:
-        earlier = jax.lax.dynamic_index_in_dim(x, jnp.maximum(t - 1, 0), keepdims=False)
-        return jnp.where(t == 0, first, earlier)
-
-    def step(carry: tuple, frame: tuple) -> tuple:
-        from_a, from_z = carry
-        t, (even, odd), (decay, gain, (cosine, sine)), now, (of_a, *of_u) = frame
-        amplitude, *seen = decompose(even, odd, pose_floor=pose_floor)
-        a_before = before(a, amplitude if start == "drive" else whole, t)
-        z_before = [before(x, first, t) for x, first in zip(z, seen, strict=True)]
-        turn = [jnp.broadcast_to(x, even.shape) for x in (cosine, sine)]
-        of_z = _slope_of_unit(now, tuple(of_u), AMPLITUDE_FLOOR)
-        n, m = of_a + from_a, (of_z[0] + from_z[0], of_z[1] + from_z[1])
-        turned = dynamics.rotate(*z_before, *turn)
-        sums = (
-            n * (a_before - whole) + m[0] * (turned[0] - seen[0]) + m[1] * (turned[1] - seen[1]),
-            n * (amplitude - whole),
-            decay * (m[0] * z_before[0] + m[1] * z_before[1]),
-            decay * (m[1] * z_before[0] - m[0] * z_before[1]),
-            (1 - decay - gain) * n,
+    def step(shown: bool, carry: tuple, frame: tuple) -> tuple:
+        t, (decay, gain, (cosine, sine)) = frame
+        (from_next_a, from_next_z), of_responses = carry
+        even, odd = halves(_at(responses, t))
+        amplitude, *seen = decompose(even, odd, pose_floor=form.pose_floor)
+        a_before = _before(a, amplitude if form.start == "drive" else whole, t)
+        z_before = [_before(x, start, t) for x, start in zip(z, seen, strict=True)]
+        n, m = from_next_a + _at(of_a, t), from_next_z
+        if shown:
+            from_a, from_z = _slopes_of_shown(t, first, (_at(a, t), z), of_shown)
+            n, m = n + from_a, (m[0] + from_z[0], m[1] + from_z[1])
+        products = (
+            m[0] * z_before[0] + m[1] * z_before[1],
+            m[1] * z_before[0] - m[0] * z_before[1],
+            n * amplitude,
+            n * a_before,
+            m[0] * seen[0] + m[1] * seen[1],
         )
         fade = 1 - decay
-        of_responses = _slope_of_pair((even, odd), gain * n, (fade * m[0], fade * m[1]), pose_floor)
-        back = dynamics.rotate(*m, turn[0], -turn[1])
-        carry = (decay * n, (decay * back[0], decay * back[1]))
-        carry, of_responses, sums = stage((carry, of_responses, sums))
-        return carry, (of_responses, [jnp.dot(one, x, precision="highest") for x in sums])
+        found = _slope_of_pair((even, odd), gain * n, (fade * m[0], fade * m[1]), form.pose_floor)
+        turn = [jnp.broadcast_to(part, even.shape) for part in (cosine, -sine)]
+        back = dynamics.rotate(*m, *turn)
+        onward = (decay * n, (decay * back[0], decay * back[1]))
+        for part, start in zip(found, (0, n_pairs), strict=True):
+            of_responses = jax.lax.dynamic_update_slice(of_responses, part[None], (t, start, 0))
+        along, across, observed, held, corrected, every = (
+            jnp.dot(x, one, precision="highest")[:, 0] for x in (*products, n)
+        )
+        decay, gain, from_rest = decay[0, 0], gain[0, 0], rest * every
+        of_decay = (held - corrected - from_rest + cosine[:, 0] * along + sine[:, 0] * across).sum()
+        of_gain = (observed - from_rest).sum()
+        sums = (of_decay, of_gain, decay * along, decay * across, (1 - decay - gain) * every)
+        return (onward, of_responses), sums
 
+    frames = (jnp.arange(n_frames), motion)
     nothing = jnp.zeros_like(a[0])
-    frames = (jnp.arange(n_frames), responses, motion, z, slopes)
-    carry, (of_responses, sums) = jax.lax.scan(step, (nothing, (nothing, nothing)), frames, reverse=True)
-    of_decay, of_gain, of_cosine, of_sine, of_rest = sums
-    first = tuple(x[0] for x in responses)
-    of_first_a = carry[0] if start == "drive" else nothing
-    of_first = _slope_of_pair(first, of_first_a, carry[1], pose_floor)
-    of_rest = of_rest.sum((0, 1))
-    if start == "rest":
-        of_rest = of_rest + jnp.dot(one, carry[0], precision="highest")[0]
-    of_motion = (
-        of_decay.sum(2, keepdims=True),
-        of_gain.sum(2, keepdims=True),
-        tuple(
-            x if given.shape[2] == n_pairs else x.sum(2, keepdims=True)
-            for x, given in zip((of_cosine, of_sine), motion[2], strict=True)
-        ),
+    carry, sums = ((nothing, (nothing, nothing)), jnp.zeros_like(responses)), []
+    ends = (0, first - FRAMES_BEFORE, n_frames) if form.shown else (0, n_frames)
+    for start, end in reversed(list(zip(ends[:-1], ends[1:], strict=True))):
+        part = jax.tree.map(lambda x, start=start, end=end: x[start:end], frames)
+        shown = bool(form.shown) and end == n_frames
+        carry, back = jax.lax.scan(functools.partial(step, shown), carry, part, reverse=True)
+        sums.insert(0, back)
+    (from_a, from_z), of_responses = carry
+    of_decay, of_gain, of_cosine, of_sine, of_rest = jax.tree.map(lambda *x: jnp.concatenate(x), *sums)
+    of_first_a = from_a if form.start == "drive" else nothing
+    of_first = _slope_of_pair(halves(responses[0]), of_first_a, from_z, form.pose_floor)
+    of_rest = of_rest.sum(0)
+    if form.start == "rest":
+        of_rest = of_rest + jnp.dot(from_a, one, precision="highest")[:, 0]
+    of_turn = tuple(
+        (x if given.shape[1] == n_pairs else x.sum(1, keepdims=True))[..., None]
+        for x, given in zip((of_cosine, of_sine), motion[2], strict=True)
     )
-    return tuple(x.at[0].add(y) for x, y in zip(of_responses, of_first, strict=True)), of_rest, of_motion
+    of_motion = (of_decay[:, None, None], of_gain[:, None, None], of_turn)
+    return of_responses.at[0].add(jnp.concatenate(of_first)), of_rest, of_motion
+
+
+def halves(responses: Float[Array, "*T R p"]) -> tuple[Float[Array, "*T M p"], Float[Array, "*T M p"]]:
+    """Returns the even and the odd responses."""
+    n_pairs = responses.shape[-2] // 2
+    return responses[..., :n_pairs, :], responses[..., n_pairs:, :]
+
+
+def _at(x: Array, t: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(x, t, keepdims=False)
+
+
+def _before(x: Array, start: Array, t: Array) -> Array:
+    return jnp.where(t == 0, start, _at(x, jnp.maximum(t - 1, 0)))
+
+
+def _slopes_of_shown(t: Array, first: int, state: tuple, of_shown: dict) -> tuple:
+    """Returns the slopes of a_t and z_t from the maps shown of frames t and t + 2."""
+    a, z = state
+    n_frames = len(z[0])
+    unit = safe_normalize(_at(z[0], t), _at(z[1], t))
+    nothing = jnp.zeros_like(a)
+    of_a, of_unit = nothing, [nothing, nothing]
+
+    def slope(name: str, frame: Array) -> Array:
+        scored = (frame >= first) & (frame < n_frames)
+        x = of_shown[name]
+        return scored.astype(a.dtype) * _at(x, jnp.clip(frame - first, 0, len(x) - 1))
+
+    if "energy" in of_shown:
+        for now in (t, t + FRAMES_BEFORE):
+            other = now if now is not t else t - FRAMES_BEFORE
+            inside = jnp.clip(other, 0, n_frames - 1)
+            pose = safe_normalize(_at(z[0], inside), _at(z[1], inside))
+            pair = (unit, pose) if now is t else (pose, unit)
+            found = _slope_of_energy(*pair, slope("energy", now), newer=now is t)
+            of_unit = [x + y for x, y in zip(of_unit, found, strict=True)]
+    for i, name in enumerate(("even", "odd")):
+        if name in of_shown:
+            of_map = slope(name, t)
+            of_a = of_a + of_map * unit[i]
+            of_unit[i] = of_unit[i] + of_map * a
+    return of_a, _slope_of_unit(tuple(_at(x, t) for x in z), tuple(of_unit), AMPLITUDE_FLOOR)
+
+
+def _slope_of_energy(pose: tuple, earlier: tuple, slope: Array, *, newer: bool) -> list[Array]:
+    """Returns the slopes of the pose, or of the earlier one, from that of `pose_energy`."""
+    changes = [(now - before) / 2 for now, before in zip(pose, earlier, strict=True)]
+    powers = [x * x + change * change for x, change in zip(pose, changes, strict=True)]
+    total = sum(jnp.maximum(power, ENERGY_FLOOR) for power in powers)
+    scaled = slope * jax.lax.rsqrt(jnp.maximum(total, ENERGY_FLOOR))
+    scaled = jnp.where(total > ENERGY_FLOOR, scaled, 0)
+    inner = [x + change / 2 if newer else -change / 2 for x, change in zip(pose, changes, strict=True)]
+    return [
+        jnp.where(power > ENERGY_FLOOR, scaled * part, 0) for power, part in zip(powers, inner, strict=True)
+    ]
 
 
 def _slope_of_unit(x: tuple, slopes: tuple, floor: float) -> tuple[Array, Array]:

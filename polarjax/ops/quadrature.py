@@ -29,6 +29,24 @@ def separable_quadrature(
     return mixed + jnp.broadcast_to(bias, mixed.shape)
 
 
+@jax.custom_vjp
+def mix_planes(mixing: Float[Array, "C M"], x: Float[Array, "C p"]) -> Float[Array, "M p"]:
+    """Mixes C channels of p pixels into M maps; all its products are of the kind that a CPU's library has."""
+    return jnp.dot(mixing.T, x, precision="highest")
+
+
+def _keep_planes(mixing: Array, x: Array) -> tuple:
+    return mix_planes(mixing, x), (mixing, x)
+
+
+def _slopes_of_planes(given: tuple, slope: Float[Array, "M p"]) -> tuple[Array, Array]:
+    mixing, x = given
+    return jnp.einsum("cp,mp->cm", x, slope, precision="highest"), jnp.dot(mixing, slope, precision="highest")
+
+
+mix_planes.defvjp(_keep_planes, _slopes_of_planes)
+
+
 def dense_quadrature(
     x: Float[Array, "S H W *B C"],
     even_kernel: Float[Array, "k k C M"],

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from polarjax.core import ConfigError
+from polarjax.models.readout import GaussianReadout, mix
 
 
 def predict(module, variables, movie, **options):
@@ -70,3 +71,26 @@ def test_a_surround_that_cannot_be_is_refused(make_model, options):
         match=r"kwargs.surround is .*allowed are None, and with readout 'shared' a number above 1",
     ):
         make_model(**options)
+
+
+def test_a_kernel_of_standardized_features_weighs_features_less_their_mean_and_over_their_scale():
+    random = np.random.default_rng(0)
+    units = GaussianReadout("shared", 3, (1, 2), 5.0, (((0.0, 0.0),) * 4,) * 2, 0.5, ((0.0,) * 4,) * 2, 2.0)
+    kernel = jnp.asarray(random.standard_normal((2, 4, 2, 6)))
+    bias = jnp.asarray(random.standard_normal((2, 4)))
+    nothing = {"mean": np.zeros((2, 4, 2)), "log_width": np.zeros((2, 4, 2)), "angle": np.zeros((2, 4))}
+    variables = {"params": {**nothing, "kernel": kernel, "bias": bias}}
+    mean = jnp.asarray(random.standard_normal((2, 6)))
+    scale = jnp.asarray(random.uniform(0.5, 2, (2, 6)))
+    pooled = jnp.asarray(random.standard_normal((5, 4, 4, 2, 6)))
+    weights = units.apply(variables, mean, scale, method="weights")
+    standard = (pooled - mean[None, None, None]) / scale[None, None, None]
+    expected = mix(standard, *units.apply(variables, method="weights"))
+    np.testing.assert_allclose(mix(pooled, *weights), expected, rtol=1e-4, atol=1e-5)
+
+    by_window = units.apply(variables, weights[0], method="by_window")
+    windows = jnp.concatenate([pooled[..., :3], pooled[..., 3:]], axis=2)
+    grouped = windows.reshape(5, 2, 2, *windows.shape[2:])
+    weighed = jnp.einsum("kbswld,swld->kbsw", grouped, by_window).reshape(5, 4, -1)
+    added = units.apply(variables, weighed, weights[1], method="add_windows")
+    np.testing.assert_allclose(added, expected, rtol=1e-4, atol=1e-5)

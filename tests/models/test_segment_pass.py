@@ -31,7 +31,7 @@ def test_a_segment_gives_the_last_bins_of_the_causal_pass_and_their_gradients(fo
         gaze = jnp.cumsum(0.1 * jax.random.normal(keys[1], (4, 5, 2)), axis=1)
         variables = jax.jit(module.init)(keys[2], stimulus[:, :1], gaze[:, :1])
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
-        assert segment_pass.computes(module)
+        assert segment_pass.computes(module, 5 - n_scored)
 
         def weighed(log_rate):
             return (log_rate * jnp.arange(1.0, 1 + log_rate.size).reshape(log_rate.shape)).sum()
@@ -61,4 +61,9 @@ def test_a_segment_gives_the_last_bins_of_the_causal_pass_and_their_gradients(fo
 
 
 def test_bfloat16_goes_through_the_causal_pass():
-    assert not segment_pass.computes(PolarV1((3,), (17, 13, 1), 1 / 120, 5.0, dtype="bfloat16"))
+    assert not segment_pass.computes(PolarV1((3,), (17, 13, 1), 1 / 120, 5.0, dtype="bfloat16"), 2)
+
+
+def test_memory_with_one_frame_before_the_first_scored_one_goes_through_the_causal_pass():
+    assert not segment_pass.computes(PolarV1((3,), (17, 13, 1), 1 / 120, 5.0), 1)
+    assert segment_pass.computes(PolarV1((3,), (17, 13, 1), 1 / 120, 5.0, dynamics="framewise"), 1)

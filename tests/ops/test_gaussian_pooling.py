@@ -207,3 +207,17 @@ def test_mixing_after_pooling_equals_mixing_before():
         lambda: (ops.pool(features @ mixing, window), ops.pool(features, window) @ mixing)
     )()
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_maps_pooled_together_and_their_slopes_are_those_of_the_product():
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        window, *maps = (jnp.asarray(random.standard_normal(shape)) for shape in ((3, 7), (7, 2), (7, 2)))
+        slopes = tuple(jnp.asarray(random.standard_normal((3, x.shape[1]))) for x in maps)
+        found, pull = jax.vjp(ops.pool_flat, window, tuple(maps))
+        expected, pull_plainly = jax.vjp(
+            lambda window, maps: tuple(jnp.einsum("wp,pm->wm", window, x) for x in maps), window, tuple(maps)
+        )
+        given, wanted = (found, pull(slopes)), (expected, pull_plainly(slopes))
+        for part, other in zip(jax.tree.leaves(given), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(part, other, rtol=1e-12)
