@@ -164,7 +164,9 @@ def plot(rows: list[dict[str, Any]], file: pathlib.Path) -> None:
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         bars = axis.barh([row["config"] for row in rows], [row[name] for row in rows], color="tab:blue")
         axis.bar_label(bars, fmt="%.1f", padding=2)
-        axis.set(title=title, xscale="log")
+        axis.set(title=title)
+        axis.margins(x=0.2)
+        axis.spines[["top", "right"]].set_visible(False)
         axis.invert_yaxis() if axis is axes[0] else None
     figure.savefig(file, dpi=150)
     plt.close(figure)
