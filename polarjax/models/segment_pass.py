@@ -28,6 +28,7 @@ from polarjax.ops.backend import prefers_blocks
 from polarjax.ops.pair_dynamics import FRAMES_BEFORE, SHOWN, PairForm, evolve_pairs, halves
 from polarjax.ops.polar_decomposition import decompose
 
+# about as many pixels as fit the cache with all maps of a frame, in multiples of what a vector holds
 BAND_PIXELS, PIXELS_TOGETHER = 182, 16
 
 
