@@ -109,16 +109,17 @@ def motion(behavior: Behavior, constants: dict[str, Array], waves: Float[Array, 
     """Returns what the gaze does to amplitude and pose in every frame.
 
     Args:
-      constants: lambda_fix and lambda_sac, 1/s.
+      constants: lambda_fix and, where there is a gaze, lambda_sac, 1/s.
       waves: wave vectors k, cycles/pixel.
       dt: frame duration, s.
 
     Returns:
       Decay and drive gain [B,T,1,1,1], and cos and sin [B,T,1,1,M] of the phase step of every level.
     """
-    rate = dynamics.relaxation_rate(behavior.saccade_gate, constants["lambda_fix"], constants["lambda_sac"])
+    fixation = constants["lambda_fix"]
+    rate = dynamics.relaxation_rate(behavior.saccade_gate, fixation, constants.get("lambda_sac", fixation))
     decay = jnp.exp(-rate * dt)
-    drive_gain = constants["lambda_fix"] / rate * (1 - decay)
+    drive_gain = fixation / rate * (1 - decay)
     angle = dynamics.phase_step(behavior.velocity, waves, behavior.gain, behavior.offset, dt=dt)
     angles = [angle[:, :, None, None, level] for level in range(angle.shape[2])]
     rotation = tuple((jnp.cos(part), jnp.sin(part)) for part in angles)

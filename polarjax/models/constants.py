@@ -27,9 +27,10 @@ PLACES: dict[str, tuple[tuple[str, str], str]] = {
 }
 
 
-def initial_rates() -> dict[str, Array]:
-    """Returns the raw parameters of the relaxation rates at their starts."""
-    return {name: jnp.zeros(()) for name in ("log_fixation", "log_saccade")}
+def initial_rates(model: Any) -> dict[str, Array]:
+    """Returns the raw parameters of the relaxation rates at their starts; without gaze all is fixation."""
+    names = ("log_fixation", "log_saccade") if model.uses_gaze else ("log_fixation",)
+    return {name: jnp.zeros(()) for name in names}
 
 
 def initial_alphas(model: Any) -> dict[str, Array]:
@@ -71,9 +72,13 @@ def distance_from_start(model: Any, params: Mapping[str, Any]) -> Float[Array, "
 def names_of(model: Any) -> tuple[str, ...]:
     """Returns the constants that a model has: rates where amplitudes relax, alphas where they are averaged."""
     relaxes, averages = getattr(model, "dynamics", "none") != "none", getattr(model, "summaries", ())
-    return tuple(
-        name for name in PLACES if (relaxes if name.startswith("lambda") else name.split("_")[1] in averages)
-    )
+    has = {
+        "lambda_fix": relaxes,
+        "lambda_sac": relaxes and model.uses_gaze,
+        "alpha_fast": "fast" in averages,
+        "alpha_slow": "slow" in averages,
+    }
+    return tuple(name for name in PLACES if has[name])
 
 
 def read_bounds(model: Any, bounds: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -146,8 +146,8 @@ class GazeEncoder(nn.Module):
     @nn.compact
     def __call__(
         self, gaze: Float[Array, "B T 2"], memory: gaze_ops.GazeMemory
-    ) -> tuple[Float[Array, "B T D"], gaze_ops.GazeMemory]:
-        """Returns the code and the memory for the frames to come."""
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B T"], gaze_ops.GazeMemory]:
+        """Returns the code, the saccade gate of its features and the memory for the frames to come."""
         k = self.n_frequencies
         # The reference starts all frequencies equal, so they stay equal; octaves apart they can specialise.
         frequencies = np.log((0.5 ** np.arange(k)) if self.scaled else np.full(k, 1 / 64))
@@ -168,7 +168,8 @@ class GazeEncoder(nn.Module):
             gaze, memory, positions, gate, dt=self.dt, scaled=self.scaled
         )
         hidden = nn.gelu(nn.Dense(self.width, name="hidden")(features), approximate=False)
-        return nn.gelu(nn.Dense(self.width, name="code")(hidden), approximate=False), memory
+        code = nn.gelu(nn.Dense(self.width, name="code")(hidden), approximate=False)
+        return code, features[..., gaze_ops.GATE_FEATURE], memory
 
 
 class Behavior(NamedTuple):
@@ -179,12 +180,14 @@ class Behavior(NamedTuple):
       velocity: of the image on the retina, pixels/s, x right and y down.
       gain: gamma of the phase step, at least 1.
       offset: rho of the phase step, rad, in (-0.1, 0.1).
+      code: of the gaze, D numbers; None for a model without gaze.
     """
 
     saccade_gate: Float[Array, "B T"]
     velocity: Float[Array, "B T 2"]
     gain: Float[Array, "B T L M"]
     offset: Float[Array, "B T L M"]
+    code: Float[Array, "B T D"] | None = None
 
 
 class BehaviorHeads(nn.Module):
@@ -195,6 +198,7 @@ class BehaviorHeads(nn.Module):
     Attributes:
       neutral: start with heads that ignore the code, no saccade (q bias -3) and gain near 1, as retinal slip in
         physical units needs; False starts as the reference does.
+      learned_gate: False takes the gate that is given for q.
     """
 
     n_levels: int
@@ -202,9 +206,10 @@ class BehaviorHeads(nn.Module):
     width: int
     max_velocity: float
     neutral: bool
+    learned_gate: bool = True
 
     @nn.compact
-    def __call__(self, code: Float[Array, "B T D"]) -> Behavior:
+    def __call__(self, code: Float[Array, "B T D"], gate: Float[Array, "B T"]) -> Behavior:
         """Returns the four heads; column l*M + m of gain and offset belongs to level l, pair m."""
         hidden = nn.relu(nn.Dense(self.width, name="first")(code))
         hidden = nn.relu(nn.Dense(self.width, name="second")(hidden))
@@ -217,8 +222,9 @@ class BehaviorHeads(nn.Module):
         maps = (*code.shape[:2], self.n_levels, self.n_pairs)
         size = self.n_levels * self.n_pairs
         return Behavior(
-            nn.sigmoid(head("gate", 1, -3.0))[..., 0],
+            nn.sigmoid(head("gate", 1, -3.0))[..., 0] if self.learned_gate else gate,
             self.max_velocity * jnp.tanh(head("velocity", 2)),
             1 + nn.softplus(head("gain", size, -4.0)).reshape(maps),
             MAX_PHASE_OFFSET * jnp.tanh(head("offset", size)).reshape(maps),
+            code,
         )

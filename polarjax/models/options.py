@@ -12,6 +12,7 @@ from polarjax.ops.laplacian_pyramid import check_n_levels
 CHOICES = {
     "filters": ("dense", "separable"),
     "gaze": ("scaled", "raw", "none"),
+    "saccade_gate": ("learned", "speed"),
     "dynamics": ("recurrent", "framewise", "none"),
     "recurrence": ("scan", "associative"),
     "start": ("drive", "rest"),
@@ -45,6 +46,11 @@ def check_options(model: Any) -> None:
                 f"config.model.kwargs.{field} is {getattr(model, field)!r}; allowed are numbers between {low:g} and "
                 f"{high:g}, both excluded."
             )
+    if model.gaze_gain and not model.uses_gaze:
+        raise ConfigError(
+            f"config.model.kwargs.gaze_gain is True with gaze {model.gaze!r} and dynamics {model.dynamics!r}: there is "
+            "no gaze code. Set gaze_gain=False, or gaze and dynamics to something other than 'none'."
+        )
     height, width, _ = model.frame_shape
     check_n_levels(height, width, model.n_levels)
     if model.surround is not None and not (model.surround > 1 and model.readout == "shared"):

@@ -52,6 +52,8 @@ class PolarV1(nn.Module):
       n_levels, n_pairs, kernel_size: L, M and k, odd, of the filters.
       finest_stride: samples of the finest level are taken every 1 or 2 pixels.
       gaze: 'scaled' or 'raw' features (`GazeEncoder`), or 'none'.
+      saccade_gate: q of the relaxation is 'learned' from the gaze code, or the 'speed' gate among its features.
+      gaze_gain: the gaze code scales the rate of each unit by exp(code . w), w learned; 0 at the start.
       retinal_slip: add the image motion that the gaze causes, -pixels_per_degree dg/dt, to the learned velocity.
       max_velocity: of the learned part, pixels/s.
       dynamics: 'recurrent' memory; 'framewise', the reference's update of each frame alone; 'none'.
@@ -85,6 +87,8 @@ class PolarV1(nn.Module):
     pose_floor: float = 1e-3
     gaze: str = "scaled"
     code_width: int = 128
+    saccade_gate: str = "learned"
+    gaze_gain: bool = False
     retinal_slip: bool = True
     max_velocity: float = 50.0
     dynamics: str = "recurrent"
@@ -114,11 +118,17 @@ class PolarV1(nn.Module):
         if self.uses_gaze:
             self.gaze_encoder = GazeEncoder(self.code_width, self.gaze == "scaled", self.dt)
             self.behavior_heads = BehaviorHeads(
-                self.n_levels, self.n_pairs, self.code_width, self.max_velocity, self.gaze == "scaled"
+                self.n_levels,
+                self.n_pairs,
+                self.code_width,
+                self.max_velocity,
+                self.gaze == "scaled",
+                self.saccade_gate == "learned",
             )
         self._make_dynamics()
         n_features = len(self.summaries) * self.n_pairs
-        self.units = make_readout(self, self.readout, n_features, self.level_strides, self.surround)
+        width = self.code_width if self.gaze_gain else 0
+        self.units = make_readout(self, self.readout, n_features, self.level_strides, self.surround, width)
         if self.standardize:
             shape = (self.n_levels, self.units.n_windows * self.units.n_features)
             start = {"mean": jnp.zeros, "scale": jnp.ones}
@@ -126,7 +136,7 @@ class PolarV1(nn.Module):
 
     def _make_dynamics(self) -> None:
         if self.dynamics != "none":
-            self.rates = self.param("rates", lambda _: initial_rates())
+            self.rates = self.param("rates", lambda _: initial_rates(self))
             self.resting_amplitude = self.param(
                 "resting_amplitude", nn.initializers.zeros, (self.n_levels, self.n_pairs)
             )
@@ -187,7 +197,7 @@ class PolarV1(nn.Module):
             readout = self._readout_weights()
             drive, pooled = segment_pass.drive_units(self.units, *readout, given, n_predicted)
         intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
-        return jnp.moveaxis(self._rate(drive), 0, 1), intermediates
+        return self._rate(drive, behavior), intermediates
 
     def initial_memory(self, batch: int, frame_shape: tuple[int, int]) -> Memory:
         """Returns the memory before the first frame of movies of H x W pixels."""
@@ -224,7 +234,7 @@ class PolarV1(nn.Module):
         start = (memory.n_seen, memory.levels)
         carry, pooled = causal_pass.run_in_chunks(advance_chunk, start, frames, self.frames_per_chunk)
         pooled = self.units.by_unit(pooled)
-        log_rate = jnp.moveaxis(self._rate(mix(pooled, *self._readout_weights())), 0, 1)
+        log_rate = self._rate(mix(pooled, *self._readout_weights()), behavior)
         intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
         return Memory(carry[0], gaze_memory, carry[1]), log_rate, intermediates
 
@@ -262,8 +272,8 @@ class PolarV1(nn.Module):
             gaze_ops.initial_memory(gaze),
             memory.gaze,
         )
-        code, gaze_memory = self.gaze_encoder(gaze, start)
-        behavior = self.behavior_heads(code)
+        code, gate, gaze_memory = self.gaze_encoder(gaze, start)
+        behavior = self.behavior_heads(code, gate)
         if self.retinal_slip:
             velocity = gaze_ops.kinematics(gaze, start, dt=self.dt).velocity
             slip = gaze_ops.retinal_slip(velocity, self.pixels_per_degree)
@@ -273,5 +283,9 @@ class PolarV1(nn.Module):
     def _readout_weights(self) -> tuple[Array, Array]:
         return self.units.weights(*(x.value for x in (self.standard if self.standardize else ())))
 
-    def _rate(self, drive: Float[Array, "T B N"]) -> Float[Array, "T B N"]:
-        return drive if self.link == "exp" else softplus_log_rate(drive, self.initial_rate)
+    def _rate(self, drive: Float[Array, "n B N"], behavior: Behavior | None) -> Float[Array, "B n N"]:
+        log_rate = drive if self.link == "exp" else softplus_log_rate(drive, self.initial_rate)
+        log_rate = jnp.moveaxis(log_rate, 0, 1)
+        if not self.gaze_gain or behavior is None or behavior.code is None:
+            return log_rate
+        return log_rate + self.units.log_gain(behavior.code[:, -log_rate.shape[1] :])

@@ -26,7 +26,12 @@ def unit_drive(rate: np.ndarray) -> np.ndarray:
 
 
 def make_readout(
-    model: Any, kind: str, n_features: int, level_strides: tuple[int, ...], surround: float | None = None
+    model: Any,
+    kind: str,
+    n_features: int,
+    level_strides: tuple[int, ...],
+    surround: float | None = None,
+    code_width: int = 0,
 ) -> GaussianReadout:
     """Makes the readout named 'readout' of a model with one core, for all its sessions.
 
@@ -34,7 +39,7 @@ def make_readout(
       model: with n_units, frame_shape, pixels_per_degree, initial_mean, initial_rate, initial_width and link as in
         `PolarV1`. The first drives give every unit its initial rate; the first widths are a quarter of the frame where
         initial_width is None.
-      kind, n_features, level_strides, surround: of `GaussianReadout`.
+      kind, n_features, level_strides, surround, code_width: of `GaussianReadout`.
     """
     n_sessions, n_units = len(model.n_units), max(model.n_units)
     rate = np.asarray(model.initial_rate or np.ones((n_sessions, n_units)), np.float64)
@@ -42,7 +47,7 @@ def make_readout(
     mean = model.initial_mean or np.zeros((n_sessions, n_units, 2))
     width = model.initial_width or min(model.frame_shape[:2]) / model.pixels_per_degree / 4
     place = (model.pixels_per_degree, nested(mean), width, nested(bias))
-    return GaussianReadout(kind, n_features, level_strides, *place, surround, name="readout")
+    return GaussianReadout(kind, n_features, level_strides, *place, surround, code_width, name="readout")
 
 
 def level_shapes(frame_shape: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -64,6 +69,7 @@ class GaussianReadout(nn.Module):
       initial_width: standard deviation, degrees ('shared').
       surround: a second Gaussian around every unit's first is so many times as wide ('shared'); None for one alone.
       initial_bias: S x N.
+      code_width: D' of a code whose weighted sum scales the rate of every unit; 0 for none.
     """
 
     kind: str
@@ -74,6 +80,7 @@ class GaussianReadout(nn.Module):
     initial_width: float
     initial_bias: tuple
     surround: float | None = None
+    code_width: int = 0
 
     @property
     def n_windows(self) -> int:
@@ -100,6 +107,8 @@ class GaussianReadout(nn.Module):
         spread = 0.1 / np.sqrt(n_levels * n_features)
         self.kernel = self.param("kernel", nn.initializers.normal(spread), (*units, n_levels, n_features))
         self.bias = self.param("bias", lambda _: jnp.asarray(self.initial_bias, jnp.float32))
+        if self.code_width:
+            self.gain = self.param("gain", lambda _: {"kernel": jnp.zeros((*units, self.code_width))})
 
     def windows(self, frame_shape: tuple[int, int]) -> list[Float[Array, "S W h w"]]:
         """Returns the pooling windows of every level of frames of H x W pixels: all units' first, then the second."""
@@ -119,6 +128,10 @@ class GaussianReadout(nn.Module):
             each = [normalized_gaussian(self.mean, width, self.tilt, positions) for width in widths]
             windows.append(jnp.concatenate(each, axis=1))
         return windows
+
+    def log_gain(self, code: Float[Array, "B n D"]) -> Float[Array, "B n N"]:
+        """Returns what the code adds to the log rates."""
+        return unit_gain(code, self.gain["kernel"])
 
     def by_unit(self, pooled: Float[Array, "K B W L D"]) -> Float[Array, "K B N L F"]:
         """Puts what a unit's windows pooled side by side: F = D a window."""
@@ -146,6 +159,13 @@ class GaussianReadout(nn.Module):
         frames, batch, _ = weighed.shape
         drive = weighed.reshape(frames, batch, self.n_windows, -1).sum(2)
         return drive + jnp.tile(bias, (batch // len(bias), 1))[None]
+
+
+def unit_gain(code: Float[Array, "B n D"], kernel: Float[Array, "S N D"]) -> Float[Array, "B n N"]:
+    """Returns code . w of the units of each example's session (example i has session i % S)."""
+    grouped = code.reshape(-1, len(kernel), *code.shape[1:])
+    gain = jnp.einsum("bsnd,sud->bsnu", grouped, kernel, precision="highest")
+    return gain.reshape(*code.shape[:2], kernel.shape[1])
 
 
 def mix(

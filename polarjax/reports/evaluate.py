@@ -111,6 +111,7 @@ def _report(
         **numbers.summarize(rows),
         "linear_nonlinear": _linear_nonlinear(run, tier),
         "constants": constants,
+        "constants_start": systems.starting_constants(run.config, run.info),
         "sessions": numbers.summarize_sessions(rows),
     }
     return numbers.without_nan(fields)

@@ -72,7 +72,7 @@ def _comparison(report):
         "Model against its floor and its ceiling",
         " ".join(text for name, text in explained.items() if report[name] is not None),
         page.table(heads, words.comparison(report)),
-        page.table(("learned constant", "value", "memory"), constants) if constants else "",
+        page.table(("time constant", "at the start", "value", "memory"), constants) if constants else "",
     )
 
 

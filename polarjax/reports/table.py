@@ -33,5 +33,5 @@ def print_table(report: Mapping[str, Any], console: Console | None = None) -> No
         console.print(
             f"{len(left_out)} of {report['units']} units left out of the means: no spikes or no valid bins"
         )
-    for name, value, memory in words.constants(report):
-        console.print(f"{name}: {value}, a memory of {memory}", highlight=False)
+    for name, start, value, memory in words.constants(report):
+        console.print(f"{name}: {value}, a memory of {memory} (at the start {start})", highlight=False)

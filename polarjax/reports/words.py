@@ -74,9 +74,12 @@ def comparison(report: Report) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def constants(report: Report) -> list[tuple[str, str, str]]:
-    """Rows (constant, value with unit, memory in ms) of the constants that the model has."""
-    found = {key.split("/")[-1]: value for key, value in report["constants"].items()}
+def constants(report: Report) -> list[tuple[str, str, str, str]]:
+    """Rows (constant, start, value with unit, memory in ms) of the constants that the model has."""
+    found, starts = (
+        {key.split("/")[-1]: value for key, value in report[name].items()}
+        for name in ("constants", "constants_start")
+    )
     kinds = {
         "lambda_fix": ("relaxation in fixation", "/s"),
         "lambda_sac": ("relaxation in saccades", "/s"),
@@ -84,7 +87,12 @@ def constants(report: Report) -> list[tuple[str, str, str]]:
         "alpha_slow": ("slow average, decay", " a frame"),
     }
     return [
-        (words, f"{found[name]:.3g}{unit}", f"{found['tau_' + name.split('_')[1] + '_ms']:.0f} ms")
+        (
+            words,
+            f"{starts[name]:.3g}{unit}" if name in starts else "–",
+            f"{found[name]:.3g}{unit}",
+            f"{found['tau_' + name.split('_')[1] + '_ms']:.0f} ms",
+        )
         for name, (words, unit) in kinds.items()
         if name in found
     ]

@@ -11,6 +11,7 @@ from polarjax.systems import polar
 
 BUILD = {"polar": polar.build}
 FLOORS = {"polar": polar.floor}
+STARTS = {"polar": polar.starting_constants}
 
 
 def build(config: Any, info: DataInfo) -> System:
@@ -32,3 +33,8 @@ def floor(config: Any) -> ml_collections.ConfigDict | None:
       where `config` is that of the floor itself.
     """
     return FLOORS[config.system](config) if config.system in FLOORS else None
+
+
+def starting_constants(config: Any, info: DataInfo) -> dict[str, float]:
+    """Returns what `System.constants` says before the first step; nothing for a system without constants."""
+    return STARTS[config.system](config, info) if config.system in STARTS else {}

@@ -188,6 +188,15 @@ def natural_constants(constants: Mapping[str, Array], rate_hz: float) -> dict[st
     return memories
 
 
+def starting_constants(config: Any, info: DataInfo) -> dict[str, float]:
+    """Returns the constants of `System.constants` at their starts."""
+    module = make_module(config, info)
+    starts = {
+        name: jnp.asarray(getattr(module, constants.PLACES[name][1])) for name in constants.names_of(module)
+    }
+    return {name: float(value) for name, value in natural_constants(starts, info.rate_hz).items()}
+
+
 def needs_gaze(config: Any, info: DataInfo) -> bool:
     """Whether the model of a config cannot predict without gaze."""
     return make_module(config, info).uses_gaze

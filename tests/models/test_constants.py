@@ -18,7 +18,7 @@ STARTS = {"lambda_fix": 5.0, "lambda_sac": 20.0, "alpha_fast": 0.8, "alpha_slow"
 
 
 def start():
-    return {"rates": constants.initial_rates(), "alphas": constants.initial_alphas(MODEL)}
+    return {"rates": constants.initial_rates(MODEL), "alphas": constants.initial_alphas(MODEL)}
 
 
 def test_constants_begin_where_the_model_says():

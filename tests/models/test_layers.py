@@ -40,7 +40,7 @@ def test_behavior_heads_and_their_gradients_equal_the_reference(golden, dtype, c
     @jax.jit
     def behavior_and_gradients(params, code, weights):
         behavior, pull_back = jax.vjp(
-            lambda params, code: tuple(heads.apply({"params": params}, code)), params, code
+            lambda params, code: tuple(heads.apply({"params": params}, code, code[..., 0]))[:4], params, code
         )
         return behavior, pull_back(weights)
 
@@ -83,7 +83,10 @@ def test_the_gaze_code_equals_the_reference(golden, dtype):
         params[f"log_frequency_{axis}"] = arrays[f"deg120.p.pos_logw_{axis}"]
         params[f"phase_{axis}"] = arrays[f"deg120.p.pos_phi_{axis}"]
     params, gaze = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, arrays["deg120.gaze"]))
-    code, _ = jax.jit(encoder.apply)({"params": params}, gaze, gaze_ops.initial_memory(gaze))
+    code, gate, _ = jax.jit(encoder.apply)({"params": params}, gaze, gaze_ops.initial_memory(gaze))
+    motion = gaze_ops.kinematics(gaze, gaze_ops.initial_memory(gaze), dt=encoder.dt)
+    expected = gaze_ops.saccade_gate(motion.speed, params["log_threshold"], params["sharpness"])
+    np.testing.assert_allclose(gate, expected, rtol=1e-5)
     assert code.dtype == dtype
     np.testing.assert_allclose(code, arrays[f"deg120.bcode{suffix}"], rtol=tolerance, atol=tolerance)
 

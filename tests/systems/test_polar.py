@@ -196,6 +196,14 @@ def test_constants_are_logged_with_their_memories_in_ms():
         np.testing.assert_allclose(actual[name], value, rtol=1e-6)
 
 
+def test_constants_start_where_the_config_says():
+    starts = systems.starting_constants(config_of(fixation_rate=5.0, summaries=("last", "slow")), INFO)
+    assert starts["temporal/lambda_fix"] == pytest.approx(5.0)
+    assert starts["temporal/tau_sac_ms"] == pytest.approx(25.0)
+    assert "temporal/alpha_fast" not in starts
+    assert systems.starting_constants(config_of("linear_nonlinear"), INFO) == {}
+
+
 def test_lists_of_a_config_become_what_a_module_can_hash():
     module = polar.make_module(config_of(summaries=["last", "even"]), INFO)
     assert module.summaries == ("last", "even")

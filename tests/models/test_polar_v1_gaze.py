@@ -1,0 +1,100 @@
+"""What the gaze does to a Polar-V1: slip in physical units, the gate of the speed, the gain of every unit."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from polarjax.core import ConfigError
+from polarjax.models.polar_v1 import PolarV1
+
+quickly = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+)
+
+
+def close(actual, expected, tolerance=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_model_that_needs_gaze_refuses_to_go_without(make_model, make_movie):
+    module, variables = make_model()
+    with pytest.raises(
+        ConfigError, match=r"needs the gaze trace \[B, T, 2\] in degrees .*'scaled'\), got none"
+    ):
+        module.apply(variables, make_movie()[0])
+
+
+@pytest.mark.parametrize("options", [{"gaze": "none"}, {"dynamics": "none"}])
+def test_a_model_without_gaze_takes_none(make_model, make_movie, options):
+    module, variables = make_model(**options)
+    assert not module.uses_gaze
+    log_rate, _ = jax.eval_shape(module.apply, variables, make_movie()[0])
+    assert log_rate.shape == (2, 3)
+
+
+def test_the_gaze_code_scales_the_rate_of_every_unit(make_model, make_movie):
+    options = {"gaze_gain": True, "n_units": (3, 2)}
+    module, variables = make_model(**options)
+    params = variables["params"]
+    movie = make_movie(batch=4)
+    with_gain, intermediates = module.apply(variables, *movie, 2, method="predict")
+    readout = {name: leaf for name, leaf in params["readout"].items() if name != "gain"}
+    plain = {**variables, "params": {**params, "readout": readout}}
+    without, _ = module.clone(gaze_gain=False).apply(plain, *movie, 2, method="predict")
+    code = intermediates["behavior"].code[:, -2:]
+    for example in range(4):
+        expected = without[example] + code[example] @ params["readout"]["gain"]["kernel"][example % 2].T
+        close(with_gain[example], expected)
+
+
+def test_the_gate_of_the_speed_is_the_one_that_the_encoder_sees(make_model, make_movie):
+    module, variables = make_model(saccade_gate="speed")
+    assert "gate" not in variables["params"]["behavior_heads"]
+    stimulus, gaze = make_movie()
+    _, intermediates = module.apply(variables, stimulus, gaze)
+    speed = np.linalg.norm(np.diff(gaze, axis=1, prepend=gaze[:, :1]), axis=-1) * 120
+    encoder = variables["params"]["gaze_encoder"]
+    expected = 1 / (1 + np.exp(-encoder["sharpness"] * (speed - np.exp(encoder["log_threshold"]))))
+    close(intermediates["behavior"].saccade_gate, expected, 1e-4)
+
+
+@pytest.mark.parametrize("direction", [(1.0, 0.0), (0.0, 1.0)], ids=["right", "up"])
+def test_retinal_slip_turns_the_pose_as_the_image_of_a_grating_does(direction):
+    size, frequency, dt, pixels_per_degree = 33, 0.15, 1 / 120, 10.0
+    module = PolarV1(
+        n_units=(1,),
+        frame_shape=(size, size, 1),
+        dt=dt,
+        pixels_per_degree=pixels_per_degree,
+        n_levels=1,
+        n_pairs=2,
+        kernel_size=15,
+        base_frequency=frequency,
+    )
+    # The eye drifts over a static grating whose luminance varies along the drift: pair 0 is vertical, 1 horizontal.
+    pair = int(direction[1])
+    drift = 5.0 * np.arange(4)[:, None] * dt * np.asarray(direction)
+    x = np.arange(size) - size // 2
+    columns, rows = np.meshgrid(x, x)
+    place = [
+        (columns + gaze[0] * pixels_per_degree) if pair == 0 else (rows - gaze[1] * pixels_per_degree)
+        for gaze in drift
+    ]
+    stimulus = 0.5 * np.cos(2 * np.pi * frequency * np.stack(place))[None, ..., None]
+    movie = (jnp.asarray(stimulus, jnp.float32), jnp.asarray(drift[None], jnp.float32))
+    variables = quickly(module.init)(jax.random.key(0), movie[0][:, :1], movie[1][:, :1])
+
+    def turn_and_responses(module, stimulus, gaze):
+        memory = module.initial_memory(1, (size, size))
+        motion, *_ = module._behave(gaze, memory, (1, 4), jnp.float32)
+        return motion[2][0], module.bank(stimulus[0])
+
+    (cosine, sine), (even, odd) = module.apply(variables, *movie, method=turn_and_responses)
+    phase = np.unwrap(np.arctan2(odd, even)[:, size // 2, size // 2, pair])
+    predicted = np.arctan2(sine, cosine)[0, :, 0, 0, pair]
+    gain = 1 + np.log1p(np.exp(-4.0))
+    close(predicted[1:], np.diff(phase) * gain, 0.02)
+    assert np.abs(predicted[1:]).min() > 0.3
