@@ -58,6 +58,11 @@ def check_options(model: Any) -> None:
             f"config.model.kwargs.surround is {model.surround!r} with readout {model.readout!r}; allowed are None, and "
             "with readout 'shared' a number above 1, the ratio of the widths."
         )
+    if model.normalization and model.readout != "shared":
+        raise ConfigError(
+            f"config.model.kwargs.normalization is True with readout {model.readout!r}: a unit needs one place on the "
+            "frame. Set readout='shared', or normalization=False."
+        )
     unknown = set(model.summaries) - set(summaries.NAMES)
     if unknown or not model.summaries:
         raise ConfigError(

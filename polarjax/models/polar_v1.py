@@ -54,6 +54,7 @@ class PolarV1(nn.Module):
       gaze: 'scaled' or 'raw' features (`GazeEncoder`), or 'none'.
       saccade_gate: q of the relaxation is 'learned' from the gaze code, or the 'speed' gate among its features.
       gaze_gain: the gaze code scales the rate of each unit by exp(code . w), w learned; 0 at the start.
+      normalization: the drive of each unit is divided by the contrast around it (`ContrastNormalization`).
       retinal_slip: add the image motion that the gaze causes, -pixels_per_degree dg/dt, to the learned velocity.
       max_velocity: of the learned part, pixels/s.
       dynamics: 'recurrent' memory; 'framewise', the reference's update of each frame alone; 'none'.
@@ -89,6 +90,7 @@ class PolarV1(nn.Module):
     code_width: int = 128
     saccade_gate: str = "learned"
     gaze_gain: bool = False
+    normalization: bool = False
     retinal_slip: bool = True
     max_velocity: float = 50.0
     dynamics: str = "recurrent"
@@ -127,8 +129,15 @@ class PolarV1(nn.Module):
             )
         self._make_dynamics()
         n_features = len(self.summaries) * self.n_pairs
-        width = self.code_width if self.gaze_gain else 0
-        self.units = make_readout(self, self.readout, n_features, self.level_strides, self.surround, width)
+        self.units = make_readout(
+            self,
+            self.readout,
+            n_features,
+            self.level_strides,
+            surround=self.surround,
+            code_width=self.code_width if self.gaze_gain else 0,
+            normalized=self.normalization,
+        )
         if self.standardize:
             shape = (self.n_levels, self.units.n_windows * self.units.n_features)
             start = {"mean": jnp.zeros, "scale": jnp.ones}
@@ -197,7 +206,7 @@ class PolarV1(nn.Module):
             readout = self._readout_weights()
             drive, pooled = segment_pass.drive_units(self.units, *readout, given, n_predicted)
         intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
-        return self._rate(drive, behavior), intermediates
+        return self._rate(drive, behavior, stimulus), intermediates
 
     def initial_memory(self, batch: int, frame_shape: tuple[int, int]) -> Memory:
         """Returns the memory before the first frame of movies of H x W pixels."""
@@ -234,7 +243,7 @@ class PolarV1(nn.Module):
         start = (memory.n_seen, memory.levels)
         carry, pooled = causal_pass.run_in_chunks(advance_chunk, start, frames, self.frames_per_chunk)
         pooled = self.units.by_unit(pooled)
-        log_rate = self._rate(mix(pooled, *self._readout_weights()), behavior)
+        log_rate = self._rate(mix(pooled, *self._readout_weights()), behavior, stimulus)
         intermediates = {"behavior": behavior, "pooled": jnp.moveaxis(pooled, 0, 1)}
         return Memory(carry[0], gaze_memory, carry[1]), log_rate, intermediates
 
@@ -283,9 +292,11 @@ class PolarV1(nn.Module):
     def _readout_weights(self) -> tuple[Array, Array]:
         return self.units.weights(*(x.value for x in (self.standard if self.standardize else ())))
 
-    def _rate(self, drive: Float[Array, "n B N"], behavior: Behavior | None) -> Float[Array, "B n N"]:
+    def _rate(self, drive: Float[Array, "n B N"], behavior: Behavior | None, stimulus: Array) -> Array:
+        n_scored, bias = len(drive), self._readout_weights()[1]
+        drive = self.units.normalized_drive(drive, bias, stimulus[:, -n_scored:].astype(drive.dtype))
         log_rate = drive if self.link == "exp" else softplus_log_rate(drive, self.initial_rate)
         log_rate = jnp.moveaxis(log_rate, 0, 1)
         if not self.gaze_gain or behavior is None or behavior.code is None:
             return log_rate
-        return log_rate + self.units.log_gain(behavior.code[:, -log_rate.shape[1] :])
+        return log_rate + self.units.log_gain(behavior.code[:, -n_scored:])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polarjax.models.normalization import ContrastNormalization
 from polarjax.ops.gaussian_pooling import correlated_gaussian, level_positions, normalized_gaussian
 
 LOG_RATE_FLOOR = 1e-6
@@ -30,8 +31,10 @@ def make_readout(
     kind: str,
     n_features: int,
     level_strides: tuple[int, ...],
+    *,
     surround: float | None = None,
     code_width: int = 0,
+    normalized: bool = False,
 ) -> GaussianReadout:
     """Makes the readout named 'readout' of a model with one core, for all its sessions.
 
@@ -39,7 +42,7 @@ def make_readout(
       model: with n_units, frame_shape, pixels_per_degree, initial_mean, initial_rate, initial_width and link as in
         `PolarV1`. The first drives give every unit its initial rate; the first widths are a quarter of the frame where
         initial_width is None.
-      kind, n_features, level_strides, surround, code_width: of `GaussianReadout`.
+      kind, n_features, level_strides, surround, code_width, normalized: of `GaussianReadout`.
     """
     n_sessions, n_units = len(model.n_units), max(model.n_units)
     rate = np.asarray(model.initial_rate or np.ones((n_sessions, n_units)), np.float64)
@@ -47,7 +50,9 @@ def make_readout(
     mean = model.initial_mean or np.zeros((n_sessions, n_units, 2))
     width = model.initial_width or min(model.frame_shape[:2]) / model.pixels_per_degree / 4
     place = (model.pixels_per_degree, nested(mean), width, nested(bias))
-    return GaussianReadout(kind, n_features, level_strides, *place, surround, code_width, name="readout")
+    return GaussianReadout(
+        kind, n_features, level_strides, *place, surround, code_width, normalized, name="readout"
+    )
 
 
 def level_shapes(frame_shape: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -70,6 +75,7 @@ class GaussianReadout(nn.Module):
       surround: a second Gaussian around every unit's first is so many times as wide ('shared'); None for one alone.
       initial_bias: S x N.
       code_width: D' of a code whose weighted sum scales the rate of every unit; 0 for none.
+      normalized: whether the drive is divided by the local contrast ('shared').
     """
 
     kind: str
@@ -81,6 +87,7 @@ class GaussianReadout(nn.Module):
     initial_bias: tuple
     surround: float | None = None
     code_width: int = 0
+    normalized: bool = False
 
     @property
     def n_windows(self) -> int:
@@ -109,6 +116,11 @@ class GaussianReadout(nn.Module):
         self.bias = self.param("bias", lambda _: jnp.asarray(self.initial_bias, jnp.float32))
         if self.code_width:
             self.gain = self.param("gain", lambda _: {"kernel": jnp.zeros((*units, self.code_width))})
+        if self.normalized:
+            stride = self.level_strides[0]
+            self.normalize = ContrastNormalization(
+                units, 4 * self.initial_width, self.pixels_per_degree, stride
+            )
 
     def windows(self, frame_shape: tuple[int, int]) -> list[Float[Array, "S W h w"]]:
         """Returns the pooling windows of every level of frames of H x W pixels: all units' first, then the second."""
@@ -128,6 +140,12 @@ class GaussianReadout(nn.Module):
             each = [normalized_gaussian(self.mean, width, self.tilt, positions) for width in widths]
             windows.append(jnp.concatenate(each, axis=1))
         return windows
+
+    def normalized_drive(
+        self, drive: Float[Array, "n B N"], bias: Float[Array, "S N"], stimulus: Float[Array, "B n H W C"]
+    ) -> Float[Array, "n B N"]:
+        """Returns the drive, divided by the contrast of its frames where the readout is `normalized`."""
+        return self.normalize(drive, bias, stimulus, self.mean) if self.normalized else drive
 
     def log_gain(self, code: Float[Array, "B n D"]) -> Float[Array, "B n N"]:
         """Returns what the code adds to the log rates."""

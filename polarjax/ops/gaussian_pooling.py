@@ -92,6 +92,23 @@ def pool(features: Float[Array, "K S H W B M"], window: Float[Array, "S N H W"])
     return pooled.reshape(*pooled.shape[:3], *rest)
 
 
+def local_contrast(
+    frames: Float[Array, "B n H W C"], window: Float[Array, "S N H W"]
+) -> Float[Array, "B n N"]:
+    """Returns the RMS contrast under windows that sum to 1; example i has the windows of session i % S.
+
+        c = sqrt(max(mean over channels of (sum G x^2 - (sum G x)^2), 1e-6))
+
+    Source: local contrast of Bonin, Mante & Carandini (2005).
+    """
+    sessions, units = window.shape[:2]
+    grouped = frames.reshape(-1, sessions, *frames.shape[1:])
+    equation, highest = "bsthwc,snhw->bstnc", jax.lax.Precision.HIGHEST
+    mean = jnp.einsum(equation, grouped, window, precision=highest)
+    variance = (jnp.einsum(equation, grouped**2, window, precision=highest) - mean**2).mean(-1)
+    return jnp.sqrt(jnp.maximum(variance, 1e-6)).reshape(*frames.shape[:2], units)
+
+
 @jax.custom_vjp
 def pool_flat(
     window: Float[Array, "W P"], features: tuple[Float[Array, "P M"], ...]
