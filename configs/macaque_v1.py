@@ -25,7 +25,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.kwargs.update(gaze="none", dynamics="none", summaries=("last", "even", "odd"))
     config.model.kwargs.update(initial_width=0.09375, surround=4.0)
     with config.ignore_type():
-        config.optim.groups.core = config.optim.groups.temporal = None
+        for name in ("core", *polar.CONSTANTS):
+            config.optim.groups[name] = None
     config.optim.groups.readout.update(learning_rate=5e-3, weight_decay=3.0)
     config.optim.warmup_steps = 20
     config.train.update(num_steps=400, log_every=50, eval_every=200, save_every=400, floor_steps=400)

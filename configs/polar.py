@@ -9,6 +9,7 @@ Both fit the embedded virtual V1; --config.data.sessions=FOLDER fits your own se
 from ml_collections import ConfigDict
 
 VARIANTS = ("", "quick")
+CONSTANTS = ("lambda_fix", "lambda_sac", "alpha_fast", "alpha_slow")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -46,13 +47,15 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.kwargs.dtype = "float32"
 
     config.loss = ConfigDict()
-    config.loss.weights = ConfigDict({"poisson": 1.0})
+    config.loss.weights = ConfigDict({"poisson": 1.0, "constants": 0.0})
 
     config.optim = ConfigDict()
     config.optim.groups = ConfigDict()
     config.optim.groups.core = ConfigDict({"learning_rate": 1.5e-3, "weight_decay": 5e-5})
-    config.optim.groups.temporal = ConfigDict({"learning_rate": 1.5e-4, "weight_decay": 0.0})
+    for name in CONSTANTS:
+        config.optim.groups[name] = ConfigDict({"learning_rate": 1.5e-4, "weight_decay": 0.0})
     config.optim.groups.readout = ConfigDict({"learning_rate": 1e-3, "weight_decay": 5e-5})
+    config.optim.bounds = ConfigDict(dict.fromkeys(CONSTANTS))  # (low, high) in 1/s or a frame, None for free
     config.optim.b1 = 0.9
     config.optim.b2 = 0.95
     config.optim.eps = 1e-8
@@ -92,7 +95,8 @@ def make_quick(config: ConfigDict) -> ConfigDict:
     config.model.kwargs.summaries = ("last", "fast", "slow", "derivative", "even", "odd")
 
     config.optim.groups.core.learning_rate = 3e-3
-    config.optim.groups.temporal.learning_rate = 1e-2
+    for name in CONSTANTS:
+        config.optim.groups[name].learning_rate = 1e-2
     config.optim.groups.readout.learning_rate = 1.5e-2
     config.optim.warmup_steps = 50
     config.optim.micro_batches = 4

@@ -15,4 +15,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config = polar.get_config(variant)
     config.model.kwargs.gaze = "none"
     config.model.kwargs.dynamics = "none"
+    with config.ignore_type():
+        config.optim.groups.lambda_fix = config.optim.groups.lambda_sac = None
     return config

@@ -85,6 +85,7 @@ class System(NamedTuple):
       eval_metrics: (sums over the split) -> {name: number}.
       param_group: ('core', 'filters', 'kernel') -> name of the optimizer group.
       constants: params -> {name: number} in natural units, logged at every interval.
+      project: (params, share of the run that is done) -> the nearest params that config.optim.bounds allows.
     """
 
     init: Callable[..., PyTree]
@@ -94,6 +95,7 @@ class System(NamedTuple):
     eval_metrics: Callable[[PyTree], dict[str, float]]
     param_group: Callable[[tuple[str, ...]], str]
     constants: Callable[[PyTree], dict[str, Any]]
+    project: Callable[[PyTree, Any], PyTree] = lambda params, progress: params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,8 @@ def workdir(tmp_path_factory):
         "drop_silent": False,
     }
     config.model = {"name": "polar_v1", "kwargs": small}
-    config.loss = {"weights": {"poisson": 1.0}}
+    config.loss = {"weights": {"poisson": 1.0, "constants": 0.0}}
+    config.optim = {"bounds": {}}
     config.train = {"best_metric": "eval/bits_per_spike"}
     data = data_module.build(config.data)
     batch = data.fetch(data.resident, data.train(0))

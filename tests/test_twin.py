@@ -34,10 +34,10 @@ def made_info():
 def made_config(**kwargs):
     small = {"n_levels": 2, "n_pairs": 2, "kernel_size": 3, "code_width": 8}
     config = ml_collections.ConfigDict(
-        {"system": "polar", "seed": 0, "optim": {}, "data": {"sessions": "/gone"}}
+        {"system": "polar", "seed": 0, "optim": {"bounds": {}}, "data": {"sessions": "/gone"}}
     )
     config.model = {"name": "polar_v1", "kwargs": {**small, **kwargs}}
-    config.loss = {"weights": {"poisson": 1.0}}
+    config.loss = {"weights": {"poisson": 1.0, "constants": 0.0}}
     config.train = {"best_metric": "eval/bits_per_spike"}
     return config
 

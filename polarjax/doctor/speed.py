@@ -80,9 +80,10 @@ def _prepare(batch: Batch) -> tuple[jax.stages.Wrapped, Any, Any]:
         {
             "system": "polar",
             "model": {"name": "polar_v1", "kwargs": kwargs},
-            "loss": {"weights": {"poisson": 1.0}},
+            "loss": {"weights": {"poisson": 1.0, "constants": 0.0}},
             "optim": {
-                "groups": {"core": group, "temporal": group, "readout": group},
+                "groups": dict.fromkeys(("core", "lambda_fix", "lambda_sac", "alpha_fast", "readout"), group),
+                "bounds": {},
                 "b1": 0.9,
                 "b2": 0.95,
                 "eps": 1e-8,

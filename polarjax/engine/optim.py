@@ -36,12 +36,13 @@ class OptimConfig:
     """The section config.optim.
 
     Attributes:
-      groups: {group: GroupConfig, or None to freeze it}.
+      groups: {group: GroupConfig, or None to freeze it}; a group without parameters may only be None.
       b1, b2, eps: of Adam.
       clip_norm: largest global norm of the gradient over all trained parameters.
       warmup_steps: steps of the linear rise from 0.
       schedule: 'cosine' (to 0 at the last step) or 'constant', after the warm-up.
       micro_batches: K; the loss of a step is the mean of its K micro-batches' losses. A multiple of the devices.
+      bounds: {quantity of the model: (low, high), or None}, held after every step; the system reads and checks them.
       deterministic: whether the state's bits are those of any number of devices, at K times the traffic between them.
     """
 
@@ -53,6 +54,7 @@ class OptimConfig:
     warmup_steps: Annotated[int, Range(0)]
     schedule: str
     micro_batches: Annotated[int, Range(1)]
+    bounds: Any
     deterministic: bool
 
     @classmethod
@@ -88,6 +90,7 @@ class Optimizer(NamedTuple):
       update: (gradients, opt_state, params, step) -> (updates to add, opt_state).
       learning_rates: step -> {group: rate} of the trained groups.
       clip_norm: norm above which `update` scales the gradients down.
+      num_steps: length of the run.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -95,6 +98,7 @@ class Optimizer(NamedTuple):
     update: Callable[..., tuple[PyTree, PyTree]]
     learning_rates: Callable[[Any], dict[str, Any]]
     clip_norm: float
+    num_steps: int
 
 
 def learning_rate(step, peak: float, *, warmup_steps: int, num_steps: int, schedule: str) -> Float[Array, ""]:
@@ -160,7 +164,7 @@ def make_optimizer(
         )
         return updates, opt_state
 
-    return Optimizer(transform.init, trained, update, learning_rates, config.clip_norm)
+    return Optimizer(transform.init, trained, update, learning_rates, config.clip_norm, num_steps)
 
 
 def label_parameters(param_group: Callable[..., str], params: PyTree) -> PyTree:
@@ -171,17 +175,19 @@ def label_parameters(param_group: Callable[..., str], params: PyTree) -> PyTree:
 
 
 def check_groups(groups: dict[str, Any], labels: PyTree) -> None:
-    """Compares the groups of the config with those of the model.
+    """Compares the groups of the config with those of the model; what is not trained may be absent.
 
     Raises:
       ConfigError: with the names that one side has and the other lacks.
     """
     present = set(jax.tree.leaves(labels))
-    if present != set(groups):
+    trained = {name for name, group in groups.items() if group is not None}
+    if not trained <= present <= set(groups):
         raise ConfigError(
             "config.optim.groups must name exactly the parameter groups of the model. "
             f"Without an optimizer: {sorted(present - set(groups))}; "
-            f"without a parameter: {sorted(set(groups) - present)}."
+            f"without a parameter: {sorted(trained - present)} "
+            "(set to None what the model does not have)."
         )
 
 

@@ -72,8 +72,9 @@ def make_train_step(
         gradients = optimizer.trained(gradients)
         norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
+        progress = (state.step + 1) / optimizer.num_steps
         new = state.replace(
-            params=optax.apply_updates(state.params, updates),
+            params=system.project(optax.apply_updates(state.params, updates), progress),
             opt_state=opt_state,
             model_state=optax.apply_updates(state.model_state, change),
         )

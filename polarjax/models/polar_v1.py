@@ -19,16 +19,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.core import ConfigError
 from polarjax.models import causal_pass, segment_pass, window_pass
 from polarjax.models.causal_pass import Memory
-from polarjax.models.constants import time_constants
+from polarjax.models.constants import initial_alphas, initial_rates, time_constants
 from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank
 from polarjax.models.options import check_options
-from polarjax.models.readout import GaussianReadout, level_shapes, mix, nested, softplus_log_rate, unit_drive
+from polarjax.models.readout import level_shapes, make_readout, mix, softplus_log_rate
 from polarjax.ops import dynamics, summaries
 from polarjax.ops import gaze as gaze_ops
 from polarjax.ops.laplacian_pyramid import laplacian_pyramid
@@ -118,7 +117,8 @@ class PolarV1(nn.Module):
                 self.n_levels, self.n_pairs, self.code_width, self.max_velocity, self.gaze == "scaled"
             )
         self._make_dynamics()
-        self.units = self._make_readout()
+        n_features = len(self.summaries) * self.n_pairs
+        self.units = make_readout(self, self.readout, n_features, self.level_strides, self.surround)
         if self.standardize:
             shape = (self.n_levels, self.units.n_windows * self.units.n_features)
             start = {"mean": jnp.zeros, "scale": jnp.ones}
@@ -126,35 +126,12 @@ class PolarV1(nn.Module):
 
     def _make_dynamics(self) -> None:
         if self.dynamics != "none":
-            # lambda = start * softplus(raw)/softplus(0): positive, and a step of raw is a relative step of lambda
-            raw = ("log_fixation", "log_saccade")
-            self.rates = self.param("rates", lambda _: {name: jnp.zeros(()) for name in raw})
+            self.rates = self.param("rates", lambda _: initial_rates())
             self.resting_amplitude = self.param(
                 "resting_amplitude", nn.initializers.zeros, (self.n_levels, self.n_pairs)
             )
-        starts = {"fast_logit": self.alpha_fast, "slow_logit": self.alpha_slow}
-        self.alphas = self.param(
-            "alphas",
-            lambda _: {name: jnp.asarray(np.log(x / (1 - x)), jnp.float32) for name, x in starts.items()},
-        )
-
-    def _make_readout(self) -> GaussianReadout:
-        n_sessions, n_units = len(self.n_units), max(self.n_units)
-        rate = np.asarray(self.initial_rate or np.ones((n_sessions, n_units)), np.float64)
-        bias = np.log(rate) if self.link == "exp" else unit_drive(rate)
-        mean = self.initial_mean or np.zeros((n_sessions, n_units, 2))
-        width = self.initial_width or min(self.frame_shape[:2]) / self.pixels_per_degree / 4
-        return GaussianReadout(
-            self.readout,
-            len(self.summaries) * self.n_pairs,
-            self.level_strides,
-            self.pixels_per_degree,
-            nested(mean),
-            width,
-            nested(bias),
-            self.surround,
-            name="readout",
-        )
+        alphas = initial_alphas(self)
+        self.alphas = self.param("alphas", lambda _: alphas) if alphas else {}
 
     @property
     def uses_gaze(self) -> bool:

@@ -25,6 +25,26 @@ def unit_drive(rate: np.ndarray) -> np.ndarray:
     return np.full_like(rate, UNIT_SOFTPLUS)
 
 
+def make_readout(
+    model: Any, kind: str, n_features: int, level_strides: tuple[int, ...], surround: float | None = None
+) -> GaussianReadout:
+    """Makes the readout named 'readout' of a model with one core, for all its sessions.
+
+    Args:
+      model: with n_units, frame_shape, pixels_per_degree, initial_mean, initial_rate, initial_width and link as in
+        `PolarV1`. The first drives give every unit its initial rate; the first widths are a quarter of the frame where
+        initial_width is None.
+      kind, n_features, level_strides, surround: of `GaussianReadout`.
+    """
+    n_sessions, n_units = len(model.n_units), max(model.n_units)
+    rate = np.asarray(model.initial_rate or np.ones((n_sessions, n_units)), np.float64)
+    bias = np.log(rate) if model.link == "exp" else unit_drive(rate)
+    mean = model.initial_mean or np.zeros((n_sessions, n_units, 2))
+    width = model.initial_width or min(model.frame_shape[:2]) / model.pixels_per_degree / 4
+    place = (model.pixels_per_degree, nested(mean), width, nested(bias))
+    return GaussianReadout(kind, n_features, level_strides, *place, surround, name="readout")
+
+
 def level_shapes(frame_shape: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
     """Returns (h, w) of the maps of levels that keep every stride-th pixel of a frame."""
     return [(-(-frame_shape[0] // stride), -(-frame_shape[1] // stride)) for stride in strides]

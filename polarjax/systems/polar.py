@@ -14,14 +14,15 @@ from jaxtyping import Array, Float
 
 from polarjax import losses, metrics
 from polarjax.core import Batch, ConfigError, DataInfo, LossOutput, PyTree, System, closest
+from polarjax.models import constants
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.models.readout import nested
 
 FLOOR = "linear_nonlinear"
 MODELS = {"polar_v1": PolarV1, FLOOR: LinearNonlinear}
-LOSS_TERMS = ("poisson",)
-TEMPORAL_PARAMETERS = ("rates", "alphas")
+LOSS_TERMS = ("poisson", "constants")
+CONSTANT_GROUPS: dict[tuple[str, ...], str] = {path: name for name, (path, _) in constants.PLACES.items()}
 SMALLEST_RATE = 1e-4
 FLOOR_RANK, FLOOR_EVALUATIONS = 2, 5
 FLOOR_GROUP = {"learning_rate": 1e-2, "weight_decay": 0.0}
@@ -45,6 +46,7 @@ def build(config: Any, info: DataInfo) -> System:
     """
     weights = _check_weights(config.loss.weights)
     module: Any = make_module(config, info)
+    bounds = constants.read_bounds(module, dict(config.optim.bounds))
     null_rate = _padded(info, [session.mean_count for session in info.sessions])
 
     def init(rng: Array, batch: Batch) -> PyTree:
@@ -62,6 +64,8 @@ def build(config: Any, info: DataInfo) -> System:
     def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
         log_rate = predict(params, state.model_state, batch)
         terms = {"poisson": session_mean_nll(log_rate, batch, len(info.sessions))}
+        if "constants" in weights:
+            terms["constants"] = constants.distance_from_start(module, params)
         total = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
         return LossOutput(total, {f"loss_{name}": value for name, value in terms.items()}, state.model_state)
 
@@ -82,10 +86,14 @@ def build(config: Any, info: DataInfo) -> System:
             "units_left_out": float(sum(len(s.unit_ids) for s in info.sessions) - np.isfinite(bits).sum()),
         }
 
-    def constants(params: PyTree) -> dict[str, Array]:
+    def natural(params: PyTree) -> dict[str, Array]:
         return natural_constants(module.time_constants(params), info.rate_hz)
 
-    return System(init, loss, predict, eval_sums, eval_metrics, param_group(config.model.name), constants)
+    def project(params: PyTree, progress: Array) -> PyTree:
+        return constants.clip_constants(module, params, bounds)
+
+    group = param_group(config.model.name)
+    return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project)
 
 
 def make_module(config: Any, info: DataInfo) -> PolarV1 | LinearNonlinear:
@@ -129,7 +137,12 @@ def floor(config: Any) -> ml_collections.ConfigDict | None:
     fields = config.to_dict()
     kwargs = {"n_lags": config.data.burn_in + 1, "rank": FLOOR_RANK}
     fields["model"] = {"name": FLOOR, "kwargs": kwargs}
-    fields["optim"] |= {"groups": {"readout": FLOOR_GROUP}, "warmup_steps": steps // 20, "schedule": "cosine"}
+    fields["optim"] |= {
+        "groups": {"readout": FLOOR_GROUP},
+        "bounds": {},
+        "warmup_steps": steps // 20,
+        "schedule": "cosine",
+    }
     every = max(steps // FLOOR_EVALUATIONS, 1)
     fields["train"] |= dict.fromkeys(("log_every", "eval_every", "save_every"), every)
     fields["train"] |= {"num_steps": steps, "floor_steps": 0, "keep_latest": 1, "keep_best": 1}
@@ -137,12 +150,12 @@ def floor(config: Any) -> ml_collections.ConfigDict | None:
 
 
 def param_group(model_name: str) -> Callable[[tuple[str, ...]], str]:
-    """Returns the rule path -> optimizer group: core, temporal (rates and alphas) or readout."""
+    """Returns the rule path -> optimizer group: core, readout, or the name of one of the four time constants."""
 
     def group(path: tuple[str, ...]) -> str:
         if model_name == FLOOR or path[0] == "readout":
             return "readout"
-        return "temporal" if path[0] in TEMPORAL_PARAMETERS else "core"
+        return CONSTANT_GROUPS.get(path, "core")
 
     return group
 
@@ -218,7 +231,7 @@ def _check_weights(weights: Any) -> dict[str, float]:
         raise ConfigError(
             f"config.loss.weights must name exactly the loss terms {', '.join(LOSS_TERMS)}, got {sorted(weights)}."
         )
-    return dict(weights)
+    return {name: float(weight) for name, weight in weights.items() if weight}
 
 
 def _padded(info: DataInfo, values: Any, fill: float = 0.0) -> np.ndarray:

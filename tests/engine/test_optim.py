@@ -94,10 +94,17 @@ def test_groups_must_be_exactly_those_of_the_model():
     config = read(groups={"core": None, "readuot": {"learning_rate": 0.1, "weight_decay": 0.0}})
     message = (
         r"^config\.optim\.groups must name exactly the parameter groups of the model\. "
-        r"Without an optimizer: \['readout'\]; without a parameter: \['readuot'\]\.$"
+        r"Without an optimizer: \['readout'\]; without a parameter: \['readuot'\] "
+        r"\(set to None what the model does not have\)\.$"
     )
     with pytest.raises(ConfigError, match=message):
         make_optimizer(config, by_first_name, PARAMS, 100)
+
+
+def test_a_group_that_is_not_trained_may_have_no_parameters():
+    trained = {"learning_rate": 0.1, "weight_decay": 0.0}
+    config = read(groups={"core": trained, "readout": trained, "lambda_fix": None})
+    make_optimizer(config, by_first_name, PARAMS, 100)
 
 
 @pytest.mark.parametrize(

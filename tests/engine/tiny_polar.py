@@ -5,6 +5,7 @@ import numpy as np
 
 from polarjax import systems
 from polarjax.core import Batch, Data, DataInfo, SessionInfo
+from polarjax.models import constants
 from tests.engine import toy
 
 FRAMES, LENGTH, PREDICTED, SIDE = 64, 5, 3, 13
@@ -23,7 +24,7 @@ def make_config(dtype="float32", **overrides):
             {"name": "polar_v1", "kwargs": {**KWARGS, "dtype": dtype, "start": "drive"}}
         )
         config.optim.groups = ml_collections.ConfigDict(
-            {name: dict(group) for name in ("core", "temporal", "readout")}
+            {name: dict(group) for name in ("core", "readout", *constants.PLACES)}
         )
     return config
 

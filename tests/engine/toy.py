@@ -19,7 +19,7 @@ def make_config(**overrides):
             "seed": 3,
             "data": {"batch_size": 8, "seed": 1},
             "model": {"name": "linear", "kwargs": {"noise": 0.01}},
-            "loss": {"weights": {"poisson": 1.0}},
+            "loss": {"weights": {"poisson": 1.0, "constants": 0.0}},
             "optim": {
                 "groups": {"core": dict(group), "readout": dict(group)},
                 "b1": 0.9,
@@ -29,6 +29,7 @@ def make_config(**overrides):
                 "warmup_steps": 2,
                 "schedule": "cosine",
                 "micro_batches": 4,
+                "bounds": {},
                 "deterministic": True,
             },
             "train": {

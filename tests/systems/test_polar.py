@@ -10,6 +10,7 @@ import pytest
 
 from polarjax import losses, systems
 from polarjax.core import Batch, ConfigError, DataInfo, SessionInfo
+from polarjax.models import constants
 from polarjax.models.options import CHOICES
 from polarjax.systems import polar
 
@@ -33,7 +34,8 @@ INFO = DataInfo((session("a", 3), session("b", 2)), 120.0, 10.0, (13, 13, 1))
 def config_of(name="polar_v1", **kwargs):
     kwargs = kwargs if name == "linear_nonlinear" else {**KWARGS, **kwargs}
     model = {"name": name, "kwargs": kwargs}
-    fields = {"system": "polar", "model": model, "loss": {"weights": {"poisson": 1.0}}}
+    fields = {"system": "polar", "model": model, "loss": {"weights": {"poisson": 1.0, "constants": 0.0}}}
+    fields["optim"] = {"bounds": {}}
     return ml_collections.ConfigDict(fields)
 
 
@@ -158,12 +160,13 @@ OPTIONS = [{field: choice} for field, choices in CHOICES.items() for choice in c
 def test_every_parameter_of_every_option_has_the_group_that_its_place_says(batch, options):
     system = systems.build(config_of(**options), INFO)
     params = jax.eval_shape(system.init, jax.random.key(0), batch)["params"]
-    groups = {"core": set(), "temporal": set(), "readout": set()}
+    groups = {name: set() for name in ("core", "readout", *constants.PLACES)}
     for path, _ in jax.tree.leaves_with_path(params):
         names = tuple(key.key for key in path)
         groups[system.param_group(names)].add(names[0])
     assert groups["readout"] == {"readout"}
-    assert groups["temporal"] == {"alphas", "rates"} & set(params)
+    for name, (path, _) in constants.PLACES.items():
+        assert groups[name] == ({path[0]} if path[1] in params.get(path[0], {}) else set())
     assert groups["core"] == set(params) - {"alphas", "rates", "readout"}
     assert "filters" in groups["core"]
 
@@ -178,8 +181,8 @@ def test_all_of_the_linear_nonlinear_model_is_readout(batch):
 
 
 def test_constants_are_logged_with_their_memories_in_ms():
-    constants = {"lambda_fix": jnp.array(10.0), "lambda_sac": jnp.array(40.0), "alpha_fast": jnp.array(0.8)}
-    actual = polar.natural_constants(constants, 120.0)
+    values = {"lambda_fix": jnp.array(10.0), "lambda_sac": jnp.array(40.0), "alpha_fast": jnp.array(0.8)}
+    actual = polar.natural_constants(values, 120.0)
     expected = {
         "temporal/lambda_fix": 10.0,
         "temporal/tau_fix_ms": 100.0,
@@ -218,7 +221,7 @@ def test_a_system_or_a_loss_that_does_not_exist_is_named():
     config = config_of()
     config.loss.weights = ml_collections.ConfigDict({"poisson": 1.0, "jepa": 0.5})
     with pytest.raises(
-        ConfigError, match=r"must name exactly the loss terms poisson, got \['jepa', 'poisson'\]"
+        ConfigError, match=r"must name exactly the loss terms poisson, constants, got \['jepa', 'poisson'\]"
     ):
         systems.build(config, INFO)
     config.system = "pola"
