@@ -128,7 +128,7 @@ def _entries(summary):
     ]
     return page.section(
         "The entries",
-        f"Diamonds: means over seeds, with 95 % intervals. Rings: seeds. Differences are to "
+        f"Diamonds: means, with 95 % intervals. Rings: seeds. Differences are to "
         f"{summary['reference']}; better: units above it.",
         page.image(
             study_figures.entries(summary),
