@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from rich.console import Console
 from scipy import stats
 
-from polarjax.reports import study, study_page, table
+from polarjax.reports import study, study_figures, study_page, table
 
 from .fabricated_study import GAINS, SEEDS, make_question, make_results
 
@@ -76,6 +76,14 @@ def test_constants_have_their_start_and_their_end(written):
     assert found["tau_fix_ms"]["start"] == 200.0
     assert found["tau_fix_ms"]["mean"] == pytest.approx(np.mean(found["tau_fix_ms"]["each"]))
     assert entry_of(summary, "minimal")["constants"] == {}
+
+
+def test_constants_that_are_frozen_are_drawn_where_they_are(written):
+    _, summary = written
+    still = {"start": 200.0, "mean": 200.0, "interval": [200.0, 200.0], "each": [200.0] * 3}
+    entries = [{**entry_of(summary, "polar"), "constants": {"tau_fix_ms": still}}]
+    assert study_figures.constants({**summary, "entries": entries}, {}).startswith("data:image/png")
+    assert study_figures.constants({**summary, "entries": []}, {}) is None
 
 
 def test_starting_constants_are_the_memories_of_the_options():
