@@ -60,14 +60,14 @@ class Result(NamedTuple):
 
 
 def read_result(
-    entry: str, seed: int, report: Path, settings: Mapping[str, Any], times: tuple[float | None, float]
+    entry: str, seed: int, report: Path, settings: Mapping[str, Any], times: tuple[int, float | None, float]
 ) -> Result:
     """Reads what the report of a run and its config say.
 
     Args:
       report: folder of the report, <run>/eval/<step>.
       settings: the resolved config.
-      times: seconds of training steps (None where the log has none), and wall-clock seconds of all attempts.
+      times: steps, seconds of training steps (None where the log has none), and wall-clock seconds of all attempts.
     """
     fields = json.loads((report / "report.json").read_text(encoding="utf-8"))
     rate_hz = read_meta(report.parents[1], fields["checkpoint_step"])["info"]["rate_hz"]
@@ -75,7 +75,7 @@ def read_result(
     row = {
         "entry": entry,
         "seed": seed,
-        "num_steps": settings["train"]["num_steps"],
+        "num_steps": times[0],
         "checkpoint_step": fields["checkpoint_step"],
         BITS: fields[BITS]["mean"],
         "bits_per_spike_median": fields[BITS]["median"],
@@ -84,8 +84,8 @@ def read_result(
         ORACLE: oracle.get("mean"),
         "oracle_fraction": fields["oracle_fraction"],
         "parameters": fields["parameters"],
-        "training_seconds": times[0],
-        "wall_clock_seconds": times[1],
+        "training_seconds": times[1],
+        "wall_clock_seconds": times[2],
     }
     starts = starting_constants(settings["model"]["kwargs"], rate_hz)
     for name, value in fields["constants"].items():

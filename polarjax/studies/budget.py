@@ -18,7 +18,13 @@ from polarjax.studies.plan import Entry
 
 CHOICE = "num_steps.json"
 CALIBRATION_STEPS, CALIBRATION_LINES = 60, 6
-SCALED = ("optim.warmup_steps", "train.log_every", "train.eval_every", "train.save_every")
+SCALED = (
+    "data.contrast_anneal",
+    "optim.warmup_steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.save_every",
+)
 RATE = "time/samples_per_second"
 
 
@@ -60,6 +66,11 @@ def step_seconds(folder: Path, batch_size: int) -> float | None:
     return float(np.median([each for _, each in seconds])) if seconds else None
 
 
+def trained_steps(folder: Path) -> int:
+    """Last step in a run's log: that of its config, or the one at which it ended early; 0 without a log."""
+    return max((step for points in read_curves(folder / METRICS).values() for step, _ in points), default=0)
+
+
 def _interval_seconds(folder: Path, batch_size: int) -> list[tuple[int, float]]:
     """Returns (steps, seconds a step) of every line of the log."""
     points = [(step, rate) for step, rate in read_curves(folder / METRICS).get(RATE, ()) if rate > 0]
@@ -89,8 +100,9 @@ def scaled_overrides(entry: Entry, overrides: Mapping[str, str], num_steps: int)
     values = {"train.num_steps": str(num_steps)}
     for name in SCALED:
         section, key = name.split(".")
-        value = settings[section][key]
-        values[name] = str(max(round(value * ratio), min(value, 1)))
+        if key in settings[section]:
+            value = settings[section][key]
+            values[name] = str(max(round(value * ratio), min(value, 1)))
     return {**overrides, **values}
 
 

@@ -138,7 +138,7 @@ def _choose_budget(place: _Place, entry: Entry, seed: int) -> dict[str, str]:
     own_seconds = _measure(place, entry, seed)
     if its_seconds is None or own_seconds is None:
         raise RunFailed(f"{folder} or the run that it is timed by has no {budget.RATE} in its log")
-    target = (followed.name, settings.train.num_steps, its_seconds)
+    target = (followed.name, budget.trained_steps(folder), its_seconds)
     num_steps = budget.choose_steps(place.folder(entry, seed), target, own_seconds)
     return budget.scaled_overrides(entry, budget.overrides_of(entry, seed), num_steps)
 
@@ -184,6 +184,6 @@ def _results(place: _Place) -> list[study_report.Result]:
             report = None if settings is None else launch.finished_report(folder, settings)
             if settings is not None and report is not None:
                 seconds = budget.training_seconds(folder, settings.data.batch_size)
-                times = seconds, launch.wall_clock_seconds(folder)
+                times = budget.trained_steps(folder), seconds, launch.wall_clock_seconds(folder)
                 found.append(study_report.read_result(entry.name, seed, report, settings.to_dict(), times))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -71,19 +72,19 @@ def train_run(train: Path, config: str, overrides: Mapping[str, str], folder: Pa
 
 def wall_clock_seconds(folder: Path) -> float:
     """Seconds that all attempts at a run took together, from the start of the process to the written report."""
-    path = folder / ATTEMPTS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
-    return sum(float(json.loads(line)["seconds"]) for line in lines)
+    return sum(float(attempt["seconds"]) for attempt in _attempts(folder))
 
 
 def finished_report(folder: Path, settings: Any) -> Path | None:
-    """Folder of the report of a run that has nothing left to do: trained to its last step, its checkpoint evaluated.
+    """Folder of the report of a run that has nothing left to do: trained to its end, its best checkpoint evaluated.
 
-    None where steps or the report are missing, and where the folder holds a run of another config, which train.py
+    Its end is its last step, or an earlier one at which train.py ended with code 0 by itself. None where steps or the
+    report are missing, and where the folder holds a run of another config, which train.py
     refuses in its own words.
     """
     saved = folder / "config.json"
-    if settings.train.num_steps not in archive.list_steps(folder) or not saved.is_file():
+    ended = [attempt["exit_code"] for attempt in _attempts(folder)][-1:] == [0]
+    if not saved.is_file() or not (ended or settings.train.num_steps in archive.list_steps(folder)):
         return None
     try:
         there = flat_section(json.loads(saved.read_text(encoding="utf-8")))
@@ -95,6 +96,15 @@ def finished_report(folder: Path, settings: Any) -> Path | None:
         return None
     report = report_folder(folder, step)
     return report if (report / "report.json").is_file() else None
+
+
+def _attempts(folder: Path) -> list[dict[str, Any]]:
+    """Reads attempts.jsonl; a line that a kill cut short is passed over."""
+    path, attempts = folder / ATTEMPTS, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            attempts.append(json.loads(line))
+    return attempts
 
 
 def _last_lines(path: Path) -> str:

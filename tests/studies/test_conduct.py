@@ -157,6 +157,14 @@ def test_an_entry_cannot_last_as_long_as_a_run_that_was_not_trained(make_study):
     assert summary["entries"][1]["bits_per_spike"]["mean"] is None
 
 
+def test_a_run_that_ended_early_by_itself_is_finished_and_told_with_its_steps(make_study, tmp_path):
+    runs = [("slow", POLAR, {"optim.clip_norm": 3.0}), ("timed", POLAR, FAST, {"as_long_as": "slow"})]
+    make_study(runs)(seeds="1")
+    summary = make_study(runs)(seeds="1")
+    assert [entry["num_steps"] for entry in summary["entries"]] == [[300], [600]]
+    assert starts(tmp_path / "study")["slow/seed0"] == 1
+
+
 def test_a_run_of_another_config_in_the_folder_is_not_taken_for_the_study_s(make_study, tmp_path):
     make_study([SLOW])(seeds="1")
     make_study([("slow", POLAR, {"optim.b2": 0.9})])(seeds="1")
