@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "engine": {"core"},
     "interop": {"models", "ops", "core"},
     "reports": ALL_BUT_THE_LOOP,
+    "studies": {"reports", "engine", "core"},
     "twin": ALL_BUT_THE_LOOP,
     "inspect": {"engine", "core"},
     "doctor": {"systems", "engine", "data", "core"},

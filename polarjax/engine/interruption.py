@@ -77,6 +77,28 @@ def leave_on_signal(doing: str) -> Iterator[None]:
         _restore(before)
 
 
+@contextlib.contextmanager
+def hand_on_signals(act: Callable[[], None]) -> Iterator[list[int]]:
+    """Calls `act` at every signal, for a program that waits for another and leaves the stopping to it; needs no device.
+
+    Yields:
+      The signals that have come, filled while the context is open.
+    """
+    before, received = _handlers(), []
+
+    def hand_on(number, frame):
+        del frame
+        received.append(number)
+        act()
+
+    for number in before:
+        signal.signal(number, hand_on)
+    try:
+        yield received
+    finally:
+        _restore(before)
+
+
 def _handlers() -> dict:
     """Returns the handlers of the signals that are not ignored."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}

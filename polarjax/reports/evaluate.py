@@ -10,6 +10,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import numpy as np
+
 from polarjax import data as data_module
 from polarjax import systems
 from polarjax.core import FORMAT_VERSION, CheckpointError, DataError, DataInfo
@@ -42,16 +45,16 @@ def write_report(
       DataError: the sessions are missing, or their units are not those of the checkpoint.
     """
     run = open_run(workdir, step)
-    predictions, constants = _predict(run, tier)
+    predictions, constants = predict_run(run, tier)
     rows = numbers.unit_rows(predictions, run.info.rate_hz)
     report = _report(run, tier, rows, constants)
     curves = read_curves(run.workdir / METRICS)
     contents = {
         "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
-        "units.csv": _csv(rows),
+        "units.csv": csv_text(rows),
         "report.html": layout.report_page(run, report, rows, predictions, curves),
     }
-    _write(report_folder(run.workdir, run.step, tier), contents)
+    write_files(report_folder(run.workdir, run.step, tier), contents)
     return report
 
 
@@ -61,7 +64,15 @@ def report_folder(workdir: pathlib.Path, step: int, tier: int = TEST_TIER) -> pa
     return folder if tier == TEST_TIER else folder / numbers.TIER_NAMES[tier]
 
 
-def _predict(run: Run, tier: int) -> tuple[list[SessionPrediction], dict[str, float]]:
+def predict_run(run: Run, tier: int) -> tuple[list[SessionPrediction], dict[str, float]]:
+    """Predicts a tier of the data that the run's config names.
+
+    Returns:
+      A prediction a session, and the constants of the model.
+
+    Raises:
+      DataError: the sessions are missing, or their units are not those of the checkpoint.
+    """
     data = data_module.build(run.config.data)
     try:
         check_units(run.info, data.info)
@@ -112,6 +123,7 @@ def _report(
         "linear_nonlinear": _linear_nonlinear(run, tier),
         "constants": constants,
         "constants_start": systems.starting_constants(run.config, run.info),
+        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(run.params)),
         "sessions": numbers.summarize_sessions(rows),
     }
     return numbers.without_nan(fields)
@@ -125,7 +137,8 @@ def _linear_nonlinear(run: Run, tier: int) -> dict[str, Any] | None:
     return {name: report["bits_per_spike"][name] for name in ("mean", "median", "interval")}
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as a CSV file whose header is the names in the first one; empty where a number is NaN or None."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
     writer.writeheader()
@@ -136,8 +149,12 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def _write(folder: pathlib.Path, contents: dict[str, str]) -> None:
-    """Writes every file beside its place and moves it there, so that no reader sees half of one."""
+def write_files(folder: pathlib.Path, contents: dict[str, str]) -> None:
+    """Writes every file beside its place and moves it there, so that no reader sees half of one.
+
+    Raises:
+      CheckpointError: the storage refuses it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():

@@ -45,13 +45,15 @@ N_FILTERS = 24
 WIDTH = 9.2
 
 
-def _figure(height: float) -> Figure:
+def make_figure(height: float) -> Figure:
+    """An empty figure of a report's width; `height` in inches."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _encode(figure: Figure) -> str:
+def encode(figure: Figure) -> str:
+    """The figure as a PNG inside a data URL."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=170)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -64,7 +66,7 @@ def units(rows: Sequence[Mapping[str, Any]]) -> str:
     bits = np.asarray([row["bits_per_spike"] for row in kept])
     oracle = np.asarray([row["oracle_bits_per_spike"] for row in kept])
     with matplotlib.style.context(STYLE):
-        figure = _figure(3.3)
+        figure = make_figure(3.3)
         axes = figure.subplots()
         axes.grid(axis="y")
         place = np.arange(len(kept))
@@ -85,7 +87,7 @@ def units(rows: Sequence[Mapping[str, Any]]) -> str:
         axes.axhline(0, color="#b8c1cb", linewidth=1)
         axes.set(xlabel="unit, best first", ylabel="bits per spike", xlim=(-1, len(kept)))
         axes.legend(loc="upper right", ncols=4, handletextpad=0.2)
-        return _encode(figure)
+        return encode(figure)
 
 
 def traces(
@@ -96,14 +98,14 @@ def traces(
     if not chosen:
         return None
     with matplotlib.style.context(STYLE):
-        figure = _figure(1.75 * len(chosen))
+        figure = make_figure(1.75 * len(chosen))
         panels = figure.subplots(len(chosen), 1, squeeze=False)[:, 0]
         for axes, row in zip(panels, chosen, strict=True):
             prediction = next(entry for entry in predictions if entry.info.name == row["session"])
             _trace(axes, prediction, prediction.info.unit_ids.index(row["unit"]), rate_hz)
             axes.set_title(f"{row['session']} / {row['unit']}: {row['bits_per_spike']:.2f} bits per spike")
         panels[0].legend(loc="upper right", ncols=3, bbox_to_anchor=(1, 1.35))
-        return _encode(figure)
+        return encode(figure)
 
 
 def _units_over_the_range(rows):
@@ -151,7 +153,7 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> s
     if not panels:
         return None
     with matplotlib.style.context(STYLE):
-        figure = _figure(3.0)
+        figure = make_figure(3.0)
         for axes, (title, lines) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
@@ -172,7 +174,7 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> s
             axes.margins(x=0.1)
             if len(lines) > 1:
                 axes.legend(loc="best")
-        return _encode(figure)
+        return encode(figure)
 
 
 def filters(even: np.ndarray, odd: np.ndarray) -> str:
@@ -183,7 +185,7 @@ def filters(even: np.ndarray, odd: np.ndarray) -> str:
     columns = 12
     rows = -(-len(shown) // columns)
     with matplotlib.style.context(STYLE):
-        figure = _figure(rows * 2.05 * WIDTH / columns)
+        figure = make_figure(rows * 2.05 * WIDTH / columns)
         figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
         grid = figure.subplots(2 * rows, columns, squeeze=False)
         for axes in grid.flat:
@@ -195,7 +197,7 @@ def filters(even: np.ndarray, odd: np.ndarray) -> str:
                 grid[2 * (place // columns) + phase, place % columns].imshow(
                     image, cmap="gray", vmin=-limit, vmax=limit, interpolation="nearest"
                 )
-        return _encode(figure)
+        return encode(figure)
 
 
 def positions(
@@ -211,7 +213,7 @@ def positions(
     columns = min(number, 4)
     lines = -(-number // columns)
     with matplotlib.style.context(STYLE):
-        figure = _figure((4.2 if columns < 3 else 2.9) * lines)
+        figure = make_figure((4.2 if columns < 3 else 2.9) * lines)
         panels = list(figure.subplots(lines, columns, squeeze=False).flat)
         for axes in panels:
             axes.set_axis_off()
@@ -232,14 +234,14 @@ def positions(
             axes.set(title=prediction.info.name, xlabel="degrees", ylabel="degrees", aspect="equal")
             axes.set(xlim=(-0.55 * width, 0.55 * width), ylim=(-0.55 * height, 0.55 * height))
             axes.locator_params(nbins=5)
-        return _encode(figure)
+        return encode(figure)
 
 
 def saccades(average: Mapping[str, np.ndarray]) -> str:
     """The rate around saccades as a multiple of its mean: data with two standard errors, model, oracle."""
     time, data, error = average["time_ms"], average["data"], average["error"]
     with matplotlib.style.context(STYLE):
-        figure = _figure(3.2)
+        figure = make_figure(3.2)
         axes = figure.subplots()
         axes.grid(axis="y")
         axes.axvline(0, color="#b8c1cb", linewidth=1)
@@ -256,7 +258,7 @@ def saccades(average: Mapping[str, np.ndarray]) -> str:
             xlim=(time[0], time[-1]),
         )
         axes.legend(loc="best")
-        return _encode(figure)
+        return encode(figure)
 
 
 def _cycle(number: int) -> list[str]:

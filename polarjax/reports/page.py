@@ -20,6 +20,7 @@ section, .tiles > div { background: #fff; border: 1px solid #e3e8ed; border-radi
 section { padding: 20px 22px; margin-top: 18px; }
 section > p { color: #4b5763; font-size: 14.5px; max-width: 54em; }
 section img { display: block; max-width: 100%; height: auto; margin: 6px auto 0; }
+section img + .scroll { margin-top: 14px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; }
 .tiles > div { padding: 14px 16px; }
 .tiles b { display: block; font-size: 25px; line-height: 1.2; font-weight: 650; }

@@ -1,15 +1,16 @@
-"""The table that training and evaluation print at their end."""
+"""The tables that training, evaluation and comparison print at their end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from polarjax.reports import words
+from polarjax.reports import pair_page, study_page, words
 
 
 def print_table(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -35,3 +36,34 @@ def print_table(report: Mapping[str, Any], console: Console | None = None) -> No
         )
     for name, start, value, memory in words.constants(report):
         console.print(f"{name}: {value}, a memory of {memory} (at the start {start})", highlight=False)
+
+
+def print_study(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints a row an entry: bits per spike over seeds, the difference to the reference, steps and training time.
+
+    Args:
+      summary: the fields of study.json.
+      console: where to print; None is the standard output.
+    """
+    console = console or Console()
+    title = f"{summary['study']}: {summary['question']}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    heads = ("", "bits per spike", "95 % interval", f"against {summary['reference']}", "steps", "training")
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left")
+    for entry in summary["entries"]:
+        bits = entry["bits_per_spike"]
+        cost = study_page.steps(entry["num_steps"]), study_page.seconds(entry["training_seconds"])
+        numbers = words.number(bits["mean"], 3), words.interval(bits["interval"])
+        table.add_row(entry["name"], *numbers, study_page.difference(entry["difference"])[0], *cost)
+    console.print(table)
+    for failure in summary["failures"]:
+        console.print(f"failed: {study_page.failure(failure)}", markup=False, highlight=False)
+    console.print(f"report: {Path(summary['workdir']) / 'study.html'}", highlight=False, soft_wrap=True)
+
+
+def print_pair(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints what `pair.compare_runs` returned, in two sentences."""
+    console = console or Console()
+    console.print(pair_page.headline(summary), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {Path(summary['workdir']) / 'pair.html'}", highlight=False, soft_wrap=True)

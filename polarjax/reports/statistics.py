@@ -1,0 +1,130 @@
+"""How sure a comparison is: intervals over seeds, over units and over trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import stdtrit
+
+from polarjax import metrics
+from polarjax.metrics import RATE_FLOOR
+from polarjax.reports.predictions import SessionPrediction
+
+MIN_TRIALS, BLOCK_S = 10, 1.0
+
+
+def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of a few runs that differ by their seed: mean -+ t(n - 1) s/sqrt(n).
+
+    Args:
+      values: one number a seed.
+      level: in (0, 1).
+
+    Returns:
+      Lower and upper bound; NaN both for fewer than two seeds, which tell nothing of their spread.
+
+    Source: Student 1908.
+    """
+    numbers = np.asarray(values, np.float64)
+    if numbers.size < 2:
+        return math.nan, math.nan
+    quantile = stdtrit(numbers.size - 1, (1 + level) / 2)
+    half = float(quantile * numbers.std(ddof=1) / math.sqrt(numbers.size))
+    return float(numbers.mean()) - half, float(numbers.mean()) + half
+
+
+def paired_difference(
+    values: Float[np.ndarray, "K N"], reference: Float[np.ndarray, "K N"]
+) -> tuple[Float[np.ndarray, " N"], tuple[float, float]]:
+    """Difference of every unit to the same unit of the reference, averaged over K seeds that both have.
+
+    The interval says how sure the mean is over units that could have been recorded instead; what differs from seed to
+    seed is averaged, not counted.
+
+    Returns:
+      A difference a unit, NaN where one of its runs has none, and the bootstrap interval of their mean.
+    """
+    difference = (values - reference).mean(axis=0)
+    return difference, metrics.bootstrap_interval(difference)
+
+
+def trial_groups(prediction: SessionPrediction, rate_hz: float) -> Int[np.ndarray, " T"]:
+    """Number of the group of every bin that is drawn as one: its trial.
+
+    Neighbouring bins are alike, so they stay together. Sessions of fewer than 10 scored trials are cut into blocks of
+    1 s within them.
+    """
+    trial = np.asarray(prediction.trial)
+    scored = prediction.scored.any(axis=1)
+    if len(np.unique(trial[scored])) < MIN_TRIALS:
+        block = max(round(BLOCK_S * rate_hz), 1)
+        first = np.concatenate([[True], trial[1:] != trial[:-1]])
+        begin = np.maximum.accumulate(np.where(first, np.arange(len(trial)), 0))
+        opens = first | ((np.arange(len(trial)) - begin) % block == 0)
+        return np.cumsum(opens) - 1
+    return np.unique(trial, return_inverse=True)[1]
+
+
+def trial_gains(
+    left: SessionPrediction, right: SessionPrediction, rate_hz: float
+) -> tuple[Float[np.ndarray, "J N"], Float[np.ndarray, "J N"]]:
+    """Gain in log likelihood of the right model over the left one, and the spikes, in each group of bins.
+
+        gain_jn = sum over bins t of group j that both scored of (y log r - r)_right - (y log r - r)_left
+
+    Returns:
+      Nats and counts of J groups (`trial_groups`) with at least one scored bin.
+    """
+    both = left.scored & right.scored
+    group = trial_groups(left, rate_hz)
+    counts = np.where(both, left.spikes, 0).astype(np.float64)
+    terms = np.zeros(both.shape)
+    for sign, prediction in ((-1.0, left), (1.0, right)):
+        rate = np.where(both, prediction.rate, 0.0).astype(np.float64)
+        terms += sign * (counts * np.log(rate + RATE_FLOOR) - rate)
+    size = (int(group.max()) + 1, both.shape[1])
+    gain, spikes, bins = np.zeros(size), np.zeros(size), np.zeros(size)
+    for total, values in ((gain, np.where(both, terms, 0.0)), (spikes, counts), (bins, both)):
+        np.add.at(total, group, values)
+    kept = bins.any(axis=1)
+    return gain[kept], spikes[kept]
+
+
+def gain_interval(
+    gain: Float[np.ndarray, "J N"],
+    spikes: Float[np.ndarray, "J N"],
+    *,
+    seed: int = 0,
+    samples: int = 2000,
+    level: float = 0.95,
+) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """Difference in bits per spike of every unit with its percentile interval over trials drawn again.
+
+        d_n = sum_j gain_jn / (ln 2 sum_j spikes_jn)
+
+    Both sums are drawn together, so a trial with many spikes weighs in both. A draw without a spike of the unit is
+    left out of its interval.
+
+    Returns:
+      d, lower and upper bound; NaN for units without a spike.
+
+    Source: Efron 1979, for a ratio of sums.
+    """
+    trials = len(gain)
+    drawn = np.random.default_rng(seed).multinomial(trials, np.full(trials, 1 / trials), size=samples)
+    total, counts = drawn @ gain, drawn @ spikes
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bits = np.where(counts > 0, total / (counts * math.log(2)), np.nan)
+        difference = np.where(
+            spikes.sum(axis=0) > 0, gain.sum(axis=0) / (spikes.sum(axis=0) * math.log(2)), np.nan
+        )
+    low, high = (np.full(gain.shape[1], np.nan) for _ in range(2))
+    spiking = np.isfinite(difference)
+    if spiking.any():
+        low[spiking], high[spiking] = np.nanquantile(
+            bits[:, spiking], [(1 - level) / 2, (1 + level) / 2], axis=0
+        )
+    return difference, low, high

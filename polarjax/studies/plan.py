@@ -1,0 +1,210 @@
+"""A study file: which configs are trained with which values, and what they are compared with."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from polarjax.core import ConfigError, PolarjaxError, closest
+
+REQUIRED = ("QUESTION", "SEEDS", "REFERENCE", "RUNS")
+OPTIONAL = ("CONSTANTS", "TRUTH")
+OPTIONS = ("as_long_as",)
+OF_THE_STUDY = ("seed", "data.seed")
+NAME = re.compile(r"\w[\w.+-]*")
+
+
+class Entry(NamedTuple):
+    """One line of a study; it is trained once a seed.
+
+    Attributes:
+      name: unique in the study, and a folder.
+      config: what train.py --config is given.
+      overrides: {'optim.clip_norm': '1.0'}, the values of --config. flags as text.
+      as_long_as: name of the entry whose training time it is given, in place of its own number of steps.
+    """
+
+    name: str
+    config: str
+    overrides: dict[str, str]
+    as_long_as: str | None
+
+
+class Study(NamedTuple):
+    """What a study file says.
+
+    Attributes:
+      name: of the file.
+      question: what the study answers, one or two sentences.
+      seeds: of the runs of every entry.
+      reference: name of the entry that all others are compared with.
+      entries: in the order of the table.
+      constants: ends of the names of learned constants that the table shows, as in 'tau_fix_ms'.
+      truth: {constant: value} where the generator of the data is known.
+    """
+
+    name: str
+    question: str
+    seeds: tuple[int, ...]
+    reference: str
+    entries: tuple[Entry, ...]
+    constants: tuple[str, ...]
+    truth: dict[str, float]
+
+
+def is_study(flags: Mapping[str, str], overrides: Mapping[str, str]) -> bool:
+    """Whether a command line asks for a study (--study) or for two runs (--runs).
+
+    Raises:
+      ConfigError: for neither or both, or for two runs with what belongs to a study.
+    """
+    if ("study" in flags) == ("runs" in flags):
+        raise ConfigError("expected one of --study studies/v1_models.py and --runs runs/a,runs/b")
+    if "config" in flags:
+        raise ConfigError(
+            "--config takes the name of a value, as in --config.data.sessions=DIR; a study names its configs"
+        )
+    of_a_study = [name for name in ("seeds", "only") if name in flags] + [
+        f"config.{name}" for name in overrides
+    ]
+    if "runs" in flags and of_a_study:
+        raise ConfigError(f"--{of_a_study[0]} belongs to --study; runs are compared as they are")
+    return "study" in flags
+
+
+def read_runs(text: str) -> tuple[Path, Path]:
+    """Reads the value of --runs: two work directories, by a comma.
+
+    Raises:
+      ConfigError: not two.
+    """
+    folders = [Path(part) for part in text.split(",") if part]
+    if len(folders) != 2:
+        raise ConfigError(f"--runs is {text!r}; expected two work directories, as in --runs runs/a,runs/b")
+    return folders[0], folders[1]
+
+
+def read_study(path: str | Path) -> Study:
+    """Runs a study file and checks all it says; the configs are opened by `budget.settings_of`.
+
+    Raises:
+      ConfigError: one line that names the file, what is wrong and what is allowed.
+    """
+    path = Path(path)
+    try:
+        return _study(path.stem, _values(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def select(study: Study, *, seeds: str | None = None, only: str | None = None) -> tuple[Study, list[Entry]]:
+    """Applies --seeds and --only.
+
+    Args:
+      seeds: number of seeds, counted from 0; None leaves those of the file.
+      only: names of the entries to train, by commas; None for all.
+
+    Returns:
+      The study with its seeds, and the entries to train.
+
+    Raises:
+      ConfigError: no number, or a name that the study does not have.
+    """
+    if seeds is not None:
+        if not seeds.isdecimal() or int(seeds) == 0:
+            raise ConfigError(f"--seeds is {seeds!r}; expected the number of seeds, as in --seeds 3")
+        study = study._replace(seeds=tuple(range(int(seeds))))
+    names = [entry.name for entry in study.entries]
+    wanted = names if only is None else only.split(",")
+    for name in wanted:
+        if name not in names:
+            raise ConfigError(f"--only has {name!r}, no entry of {study.name}{closest(name, names)}")
+    return study, [entry for entry in study.entries if entry.name in wanted]
+
+
+def with_overrides(study: Study, overrides: Mapping[str, str]) -> Study:
+    """Sets values of the config in every entry, over those that the file sets.
+
+    Raises:
+      ConfigError: a seed, which the study sets.
+    """
+    for name in overrides:
+        if name in OF_THE_STUDY:
+            raise ConfigError(f"--config.{name} is set for every run by the study; --seeds chooses how many")
+    return study._replace(
+        entries=tuple(entry._replace(overrides={**entry.overrides, **overrides}) for entry in study.entries)
+    )
+
+
+def _values(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        where = path.parent if path.parent.is_dir() else Path(".")
+        found = [str(where / entry.name) for entry in where.glob("*.py")]
+        raise ConfigError(f"no such study file{closest(str(path), found) if found else ''}")
+    try:
+        namespace = runpy.run_path(str(path))
+    except PolarjaxError:
+        raise
+    except Exception as error:  # a study file is a program: whatever it raises is an answer to its author
+        raise ConfigError(f"{type(error).__name__}: {error}") from None
+    values = {name: value for name, value in namespace.items() if name in (*REQUIRED, *OPTIONAL)}
+    for name in REQUIRED:
+        if name not in values:
+            raise ConfigError(f"{name} is missing; a study has {', '.join(REQUIRED)}, see docs/studies.md")
+    return {"CONSTANTS": (), "TRUTH": {}, **values}
+
+
+def _study(name: str, values: Mapping[str, Any]) -> Study:
+    entries = tuple(_entry(line) for line in values["RUNS"])
+    names = [entry.name for entry in entries]
+    for twice in (name for name in names if names.count(name) > 1):
+        raise ConfigError(f"RUNS has two entries {twice!r}; a name is a folder, choose another")
+    seeds = tuple(values["SEEDS"])
+    if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds) or len({*seeds}) < len(seeds):
+        raise ConfigError(f"SEEDS must be different whole numbers >= 0, got {seeds!r}")
+    if values["REFERENCE"] not in names:
+        raise ConfigError(
+            f"REFERENCE is {values['REFERENCE']!r}, no entry of RUNS{_near(values['REFERENCE'], names)}"
+        )
+    own_budget = [entry.name for entry in entries if entry.as_long_as is None]
+    for entry in entries:
+        if entry.as_long_as is not None and entry.as_long_as not in own_budget:
+            raise ConfigError(
+                f"entry {entry.name!r} is trained as long as {entry.as_long_as!r}, no entry of RUNS with a number of "
+                f"steps of its own{_near(entry.as_long_as, own_budget)}"
+            )
+    truth = {key: float(value) for key, value in values["TRUTH"].items()}
+    constants = tuple(values["CONSTANTS"])
+    for key in truth:
+        if key not in constants:
+            raise ConfigError(
+                f"TRUTH has {key!r}, which is not in CONSTANTS{_near(key, constants or ('none',))}"
+            )
+    return Study(name, str(values["QUESTION"]), seeds, values["REFERENCE"], entries, constants, truth)
+
+
+def _entry(line: Any) -> Entry:
+    if not isinstance(line, Sequence) or len(line) not in (3, 4):
+        raise ConfigError(
+            f"an entry of RUNS is (name, config, overrides) or with options as the fourth, got {line!r}"
+        )
+    name, config, overrides, options = (*line, {}) if len(line) == 3 else line
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(f"the name of an entry is a folder, of letters, digits and _ . + -, got {name!r}")
+    for option in options:
+        if option not in OPTIONS:
+            raise ConfigError(
+                f"entry {name!r} has an unknown option {option!r}{closest(str(option), OPTIONS)}"
+            )
+    for key in overrides:
+        if key in OF_THE_STUDY:
+            raise ConfigError(f"entry {name!r} sets {key!r}, which the study sets to each of SEEDS")
+    texts = {key: value if isinstance(value, str) else repr(value) for key, value in overrides.items()}
+    return Entry(name, config, texts, options.get("as_long_as"))
+
+
+def _near(name: Any, names: Sequence[str]) -> str:
+    return closest(str(name), names)

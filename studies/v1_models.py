@@ -1,0 +1,16 @@
+"""Models of V1 on the virtual V1, whose oracle is known.
+
+python compare.py --study studies/v1_models.py
+"""
+
+QUESTION = (
+    "How well do models of V1 explain spikes under natural eye movements, at equal steps and at equal time?"
+)
+SEEDS = (0, 1, 2)
+REFERENCE = "polar"
+OTHERS = ("polar_reference", "polar_minimal", "resnet_convgru", "linear_nonlinear")
+RUNS = [
+    ("polar", "configs/polar.py:quick", {}),
+    *((name, f"configs/{name}.py:quick", {}) for name in OTHERS),
+    *((f"{name}_time", f"configs/{name}.py:quick", {}, {"as_long_as": "polar"}) for name in OTHERS),
+]

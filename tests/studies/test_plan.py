@@ -1,0 +1,86 @@
+"""What a study file may say, and how a wrong one is answered."""
+
+import pytest
+
+from polarjax.core import ConfigError
+from polarjax.studies import plan
+
+from .conftest import ROOT
+
+GOOD = {
+    "QUESTION": "Which?",
+    "SEEDS": (0, 1),
+    "REFERENCE": "a",
+    "RUNS": [
+        ("a", "configs/polar.py", {}),
+        (
+            "b",
+            "configs/polar.py:quick",
+            {"optim.clip_norm": 1.0, "data.sessions": "x", "optim.groups.core": None},
+        ),
+        ("c", "configs/polar.py:quick", {}, {"as_long_as": "a"}),
+    ],
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**values):
+        path = tmp_path / "toys.py"
+        fields = {name: value for name, value in {**GOOD, **values}.items() if value != "absent"}
+        path.write_text("\n".join(f"{name} = {value!r}" for name, value in fields.items()))
+        return path
+
+    return write
+
+
+def test_a_study_file_is_read_with_its_values_as_text(write):
+    study = plan.read_study(write())
+    assert (study.name, study.reference, study.seeds) == ("toys", "a", (0, 1))
+    assert study.entries[1].overrides == {
+        "optim.clip_norm": "1.0",
+        "data.sessions": "x",
+        "optim.groups.core": "None",
+    }
+    assert [entry.as_long_as for entry in study.entries] == [None, None, "a"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"QUESTION": "absent"}, r"toys.py: QUESTION is missing; a study has QUESTION, SEEDS, REFERENCE, RUNS"),
+        ({"SEEDS": ()}, r"SEEDS must be different whole numbers >= 0, got \(\)"),
+        ({"SEEDS": (1, 1)}, r"SEEDS must be different"),
+        ({"REFERENCE": "aa"}, r"REFERENCE is 'aa', no entry of RUNS; did you mean 'a'"),
+        ({"RUNS": [("a", "x", {}), ("a", "y", {})]}, r"RUNS has two entries 'a'"),
+        ({"RUNS": [("a/b", "x", {})]}, r"the name of an entry is a folder, .*got 'a/b'"),
+        ({"RUNS": [("..", "x", {})]}, r"the name of an entry is a folder, .*got '\.\.'"),
+        ({"RUNS": [("a", "x")]}, r"an entry of RUNS is \(name, config, overrides\)"),
+        ({"RUNS": [("a", "x", {"seed": 1})]}, r"entry 'a' sets 'seed', which the study sets"),
+        ({"RUNS": [("a", "x", {}, {"as_long": "b"})]}, r"unknown option 'as_long'; did you mean 'as_long_as'"),
+        ({"RUNS": [("a", "x", {}), ("b", "x", {}, {"as_long_as": "b"})]}, r"'b', no entry of RUNS with a number"),
+        ({"TRUTH": {"tau_fix": 1.0}, "CONSTANTS": ("tau_fix_ms",)}, r"'tau_fix', .*did you mean 'tau_fix_ms'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_study_is_answered_in_one_line(write, values, message):
+    with pytest.raises(ConfigError, match=message) as wrong:
+        plan.read_study(write(**values))
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_study_file_that_is_missing_or_broken_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such study file; did you mean '.*v1_models.py'"):
+        plan.read_study(ROOT / "studies/v1_model.py")
+    (tmp_path / "broken.py").write_text("RUNS = [}")
+    with pytest.raises(ConfigError, match=r"broken.py: SyntaxError"):
+        plan.read_study(tmp_path / "broken.py")
+
+
+def test_seeds_and_entries_are_chosen_on_the_command_line(write):
+    study, chosen = plan.select(plan.read_study(write()), seeds="3", only="c,a")
+    assert study.seeds == (0, 1, 2)
+    assert [entry.name for entry in chosen] == ["a", "c"]
+    with pytest.raises(ConfigError, match=r"--seeds is 'many'; expected the number of seeds"):
+        plan.select(study, seeds="many")
+    with pytest.raises(ConfigError, match=r"--only has 'z', no entry of toys; allowed are a, b, c"):
+        plan.select(study, only="a,z")

@@ -1,0 +1,64 @@
+"""Every study of the repository: it loads, and every value it sets is one that its config and its model have."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from polarjax import systems
+from polarjax.core import Batch, DataInfo, SessionInfo
+from polarjax.data.virtual_units import TAU_FIX_S, TAU_SAC_S
+from polarjax.engine import config
+from polarjax.engine.optim import check_groups, label_parameters
+from polarjax.studies import budget, plan
+
+from .conftest import ROOT
+
+INFO = DataInfo(
+    (SessionInfo("one", "a", ("x", "y"), (0.1,) * 2, ((0.1, 0.0),) * 2, "", ""),), 120.0, 37.0, (51, 51, 1)
+)
+STUDIES = sorted((ROOT / "studies").glob("*.py"))
+
+
+def read(path):
+    return plan.read_study(path)
+
+
+def check_model(settings):
+    """Builds the model of a config for one session, without computing anything."""
+    frames, bins = settings.data.burn_in + settings.data.predicted, settings.data.predicted
+    shapes = ((4, frames, *INFO.frame_shape), (4, frames, 2), (4, bins, 2), (4, bins, 2))
+    batch = Batch(*(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes))
+    system = systems.build(settings, INFO)
+    params = jax.eval_shape(system.init, jax.random.key(0), batch)["params"]
+    check_groups(config.validate(settings)[1].groups, label_parameters(system.param_group, params))
+
+
+def test_there_are_the_documented_studies():
+    assert {path.stem for path in STUDIES} >= {"v1_models", "temporal_constants", "recipe", "macaque_v1"}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_entry_fits_its_config_its_model_and_its_optimizer(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    checked = set()
+    for entry in read(path).entries:
+        if pathlib.Path(entry.config.partition(":")[0]).is_file():
+            settings = budget.settings_of(entry, budget.overrides_of(entry, 2))
+            assert (settings.seed, settings.data.seed) == (2, 2)
+            shape = (
+                str(settings.model),
+                str([group for group, found in settings.optim.groups.items() if found is None]),
+            )
+            if shape not in checked:
+                check_model(settings)
+            checked.add(shape)
+    assert checked
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_truth_is_that_of_the_virtual_v1(path):
+    known = {"tau_fix_ms": TAU_FIX_S * 1e3, "tau_sac_ms": TAU_SAC_S * 1e3}
+    truth = read(path).truth
+    assert truth == pytest.approx({name: known[name] for name in truth})
