@@ -62,6 +62,7 @@ class PolarV1(nn.Module):
       summaries: which, in channel order.
       standardize: features relative to the mean and deviation they had on the first training batch.
       link: 'exp' (the readout is the log rate) or 'softplus' of the readout, in units of the unit's mean rate.
+      zero_inflated: units have a learned probability of silence; rates are those of bins that are not silent.
       dtype: of convolutions and pooling; parameters, dynamics and rates stay float32.
 
     Raises:
@@ -103,6 +104,7 @@ class PolarV1(nn.Module):
     initial_width: float | None = None
     surround: float | None = None
     link: str = "softplus"
+    zero_inflated: bool = False
     dtype: str = "float32"
 
     def setup(self) -> None:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polarjax.models.silence import INITIAL_LOGIT
+from polarjax.models.silence import NAME as SILENCE
 from polarjax.ops.gaussian_pooling import correlated_gaussian, level_positions, normalized_gaussian
 
 LOG_RATE_FLOOR = 1e-6
@@ -31,9 +33,9 @@ def make_readout(
     """Makes the readout named 'readout' of a model with one core, for all its sessions.
 
     Args:
-      model: with n_units, frame_shape, pixels_per_degree, initial_mean, initial_rate, initial_width and link as in
-        `PolarV1`. The first drives give every unit its initial rate; the first widths are a quarter of the frame where
-        initial_width is None.
+      model: with n_units, frame_shape, pixels_per_degree, initial_mean, initial_rate, initial_width, zero_inflated and
+        link as in `PolarV1`. The first drives give every unit its initial rate; the first widths are a quarter of the
+        frame where initial_width is None.
       kind, n_features, level_strides, surround: of `GaussianReadout`.
     """
     n_sessions, n_units = len(model.n_units), max(model.n_units)
@@ -42,7 +44,9 @@ def make_readout(
     mean = model.initial_mean or np.zeros((n_sessions, n_units, 2))
     width = model.initial_width or min(model.frame_shape[:2]) / model.pixels_per_degree / 4
     place = (model.pixels_per_degree, nested(mean), width, nested(bias))
-    return GaussianReadout(kind, n_features, level_strides, *place, surround, name="readout")
+    return GaussianReadout(
+        kind, n_features, level_strides, *place, surround, model.zero_inflated, name="readout"
+    )
 
 
 def level_shapes(frame_shape: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -64,6 +68,7 @@ class GaussianReadout(nn.Module):
       initial_width: standard deviation, degrees ('shared').
       surround: a second Gaussian around every unit's first is so many times as wide ('shared'); None for one alone.
       initial_bias: S x N.
+      zero_inflated: units have a learned silence; see `models.silence`.
     """
 
     kind: str
@@ -74,6 +79,7 @@ class GaussianReadout(nn.Module):
     initial_width: float
     initial_bias: tuple
     surround: float | None = None
+    zero_inflated: bool = False
 
     @property
     def n_windows(self) -> int:
@@ -100,6 +106,8 @@ class GaussianReadout(nn.Module):
         spread = 0.1 / np.sqrt(n_levels * n_features)
         self.kernel = self.param("kernel", nn.initializers.normal(spread), (*units, n_levels, n_features))
         self.bias = self.param("bias", lambda _: jnp.asarray(self.initial_bias, jnp.float32))
+        if self.zero_inflated:
+            self.silence_logit = self.param(SILENCE, nn.initializers.constant(INITIAL_LOGIT), units)
 
     def windows(self, frame_shape: tuple[int, int]) -> list[Float[Array, "S W h w"]]:
         """Returns the pooling windows of every level of frames of H x W pixels: all units' first, then the second."""
