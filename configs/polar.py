@@ -31,6 +31,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.storage = "resident"
     config.data.seed = 0
     config.data.session_weights = ()
+    config.data.equal_subjects = False
+    config.data.contrast_weight = 0.0  # chance that a segment of step 0 is drawn by its contrast ..
+    config.data.contrast_anneal = 0  # .. which is 0 from this step on
     config.data.drop_silent = False
 
     config.model = ConfigDict()

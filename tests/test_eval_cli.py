@@ -43,6 +43,9 @@ def workdir(tmp_path_factory):
         "storage": "resident",
         "seed": 0,
         "session_weights": (),
+        "equal_subjects": False,
+        "contrast_weight": 0.0,
+        "contrast_anneal": 0,
         "drop_silent": False,
     }
     config.model = {"name": "polar_v1", "kwargs": small}

@@ -186,7 +186,7 @@ def session_mean_nll(
     n_sessions: int,
     silent: Float[Array, "B 1 N"] | None = None,
 ) -> Float[Array, ""]:
-    """Averages the masked loss over sessions, so that many units do not outweigh few.
+    """Averages the masked loss over sessions by their weights, so that many units do not outweigh few.
 
     Args:
       log_rate: log r of every bin that is not silent.
@@ -198,7 +198,9 @@ def session_mean_nll(
     given += [] if silent is None else [jnp.broadcast_to(silent, log_rate.shape)]
     grouped = [by_session(x, n_sessions) for x in given]
     nll = losses.poisson_nll if silent is None else losses.zero_inflated_poisson_nll
-    per_session = [nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
+    # The mean of a session knows nothing of its weight, which its mask has in every scored bin.
+    weight = grouped[2].max((0, 1, 3))
+    per_session = [weight[s] * nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
     return jnp.mean(jnp.stack(per_session))
 
 

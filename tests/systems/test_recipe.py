@@ -97,6 +97,17 @@ def test_a_stream_gives_the_mean_count_as_well(model, batch):
         )
 
 
+def test_a_session_moves_the_loss_by_its_weight(batch):
+    system, state = start(config_of(), batch)
+    log_rate = quickly(system.predict)(state.params, state.model_state, batch)
+    alone = [losses.poisson_nll(*(x[s::2] for x in (log_rate, batch.spikes, batch.valid))) for s in range(2)]
+    weights = jnp.tile(jnp.array([0.5, 1.5]), 4)[:, None, None]
+    weighed = quickly(lambda given: system.loss(state.params, state, given, KEY).loss)(
+        batch._replace(valid=batch.valid * weights)
+    )
+    np.testing.assert_allclose(weighed, (0.5 * alone[0] + 1.5 * alone[1]) / 2, rtol=1e-5)
+
+
 def test_silence_is_of_the_group_of_the_readout():
     for model in MODELS:
         assert polar.param_group(model)(("readout", silence.NAME)) == "readout"
