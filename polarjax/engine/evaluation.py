@@ -8,20 +8,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from polarjax.core import Data, PyTree, System
 from polarjax.engine.state import TrainState
-from polarjax.engine.step import metric_name
+from polarjax.engine.step import make_eval_step, metric_name
 
 
 def make_evaluation(
     system: System,
     data: Data,
-    eval_step: Callable[..., PyTree],
+    mesh: Mesh,
     put_request: Callable[[PyTree], PyTree],
     resident: PyTree,
-    batch_size: int,
-    eval_batches: int,
+    config: Any,
 ) -> Callable[[TrainState, Callable[[], bool]], dict[str, Any] | None]:
     """Returns (state, polled) -> metrics of the validation tier: sums over all its batches, divided once.
 
@@ -29,10 +29,12 @@ def make_evaluation(
     work on the one before, but begins after it: two programs at a time whose devices wait for each other may take
     the threads that both need (on CPUs for ever).
     """
+    eval_step = make_eval_step(system, data.fetch, mesh, deterministic=config.optim.deterministic)
+    batch_size, most = config.data.batch_size, config.train.eval_batches or None
 
     def evaluate(state: TrainState, polled: Callable[[], bool]) -> dict[str, Any] | None:
         sums, pending = None, None
-        for request in itertools.islice(data.evaluation(1, batch_size), eval_batches or None):
+        for request in itertools.islice(data.evaluation(1, batch_size), most):
             if polled():
                 return None
             sent = put_request(request)

@@ -23,7 +23,7 @@ from polarjax.engine.memory import check_memory, memory_errors
 from polarjax.engine.optim import Optimizer, describe_groups, make_optimizer
 from polarjax.engine.patience import Patience
 from polarjax.engine.state import TrainState, to_host
-from polarjax.engine.step import make_eval_step, make_initialize, make_train_step
+from polarjax.engine.step import make_initialize, make_train_step
 from polarjax.engine.tally import Tally
 from polarjax.engine.watchdog import Watchdog
 from polarjax.engine.writer import Writer
@@ -92,18 +92,14 @@ def train(
     params = _abstract_params(system, data, resident, example)
     optimizer = make_optimizer(optim, system.param_group, params, settings.num_steps)
     train_step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
-    eval_step = make_eval_step(system, data.fetch, mesh, deterministic=optim.deterministic)
-    evaluate = make_evaluation(
-        system, data, eval_step, put_request, resident, batch_size, settings.eval_batches
-    )
-    evaluate = clock.timed("evaluation", evaluate)
+    evaluate = clock.timed("evaluation", make_evaluation(system, data, mesh, put_request, resident, config))
     run = folders.describe_run(config, data.info)
     with folders.claim(workdir), ProgramCount(functools.partial(clock.add, "compile")) as programs:
         initialize = make_initialize(system, optimizer, data.fetch, config.seed)
         found = _continue_or_begin(workdir, run, initialize, resident, example, mesh, allowed_changes, clock)
         state, tally, start, total = found.state, found.tally, int(found.state.step), settings.num_steps
         patience = Patience(settings.best_metric, settings.patience, found.patience)
-        run |= {"changes": found.changes, "due": False}
+        run |= {"changes": found.changes}
         folders.write_config(workdir, run["config"])
         with (
             Writer(workdir, start=start - found.due, total=total, primary=jax.process_index() == 0) as writer,
@@ -114,15 +110,13 @@ def train(
             told = found.warnings + sharding.describe_mesh(mesh, optim.micro_batches)
             writer.say("\n".join([*told, describe_groups(optim, system.param_group, params)]))
             if (start == total or patience.reason) and not found.due:
-                _tell_end(writer, start, patience)
                 return state
             save, pending = clock.timed("checkpoint", saver.save), None
             if not found.saved:
-                save(state, {**run, "metrics": {}, **_counts(tally, patience)}, wait=True)
+                save(state, {**run, **_record({}, tally, patience)}, wait=True)
             watchdog.alive(long=True)
             request = put_request(data.train(start))
             compiled = _compile(train_step, (state, resident, request), batch_size, writer, clock)
-            clock.restart()
             for step in range(start + (not found.due), total + 1):
                 if step > start:
                     watchdog.alive()
@@ -140,27 +134,23 @@ def train(
                 if not (leaving or logs or evaluates or saves):
                     continue
                 _count(tally, step, pending, settings.max_skipped, writer)
-                pending, meta = None, {**run, "metrics": {}, **_counts(tally, patience)}
-                numbers = clock.take(batch_size) if logs else {}
+                pending, numbers = None, clock.take(batch_size) if logs else {}
                 with clock.pause():
                     watchdog.alive(long=True)
                     metrics = evaluate(state, _polling(stop, step, watchdog)) if evaluates else {}
                     if leaving or metrics is None:
-                        save(state, {**meta, "due": logs or evaluates}, wait=True)
+                        save(state, {**run, **_record({}, tally, patience, logs or evaluates)}, wait=True)
                         raise Interrupted(f"stopped at step {step} and saved; to continue, {AGAIN}")
-                    if evaluates:
-                        patience.add(step, metrics)
-                    last = last or bool(patience.reason)
+                    last |= evaluates and patience.add(step, metrics)
                     if logs or last:
                         numbers |= tally.take() | programs.take() | _values(system, optimizer, state, step)
                     if logs or evaluates:
                         writer.write(step, numbers | metrics)
                     if saves or last:
-                        meta |= {"metrics": metrics, **_counts(tally, patience)}
-                        _tell(writer, save(state, meta, wait=last))
+                        _tell(writer, save(state, {**run, **_record(metrics, tally, patience)}, wait=last))
                 if last:
-                    _tell_end(writer, step, patience)
                     break
+            _tell_end(writer, patience)
     return state
 
 
@@ -178,6 +168,7 @@ def _compile(
         compiled = step.lower(*arguments).compile()
     seconds, memory = time.monotonic() - begin, check_memory(compiled, jax.local_devices()[0], batch_size)
     writer.say(f"compiled in {seconds:.1f} s; {memory}")
+    clock.restart()
 
     def run(*arguments):
         with memory_errors(batch_size):
@@ -201,14 +192,20 @@ def _values(system: System, optimizer: Optimizer, state: TrainState, step: int) 
     return rates | system.constants(jax.device_get(state.params))
 
 
-def _counts(tally: Tally, patience: Patience) -> dict[str, Any]:
-    """Returns what a checkpoint keeps beside the state, so that a run resumed there goes on and ends alike."""
-    return {"tally": tally.to_dict(), "patience": patience.to_dict(), "ended": patience.reason}
+def _record(metrics: dict[str, Any], tally: Tally, patience: Patience, due: bool = False) -> dict[str, Any]:
+    """Returns what a checkpoint keeps of its step, so that a run resumed there goes on and ends alike."""
+    return {
+        "due": due,
+        "metrics": metrics,
+        "tally": tally.to_dict(),
+        "patience": patience.to_dict(),
+        "ended": patience.reason,
+    }
 
 
-def _tell_end(writer: Writer, step: int, patience: Patience) -> None:
+def _tell_end(writer: Writer, patience: Patience) -> None:
     if patience.reason:
-        writer.say(f"the run has ended at step {step}: {patience.reason}")
+        writer.say(f"the run has ended: {patience.reason}")
 
 
 def _tell(writer: Writer, warnings: list[str]) -> None:
@@ -261,6 +258,7 @@ def _continue_or_begin(
             for new in changes
         ),
         f"continuing from step {meta['step']}",
+        *([f"the run has ended: {meta['ended']}"] if meta.get("ended") else []),
     ]
     return _Begin(
         sharding.put_replicated(matched, mesh),

@@ -38,8 +38,8 @@ class Patience:
         """Returns the counts as JSON values; floats survive JSON exactly."""
         return {"best": self.best, "best_step": self.best_step, "since": self.since}
 
-    def add(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Counts the evaluation of a step.
+    def add(self, step: int, metrics: Mapping[str, Any]) -> bool:
+        """Counts the evaluation of a step, and returns whether the run has to end.
 
         Raises:
           ConfigError: the run may end early and the evaluation does not give the metric.
@@ -54,6 +54,7 @@ class Patience:
             self.best, self.best_step, self.since = value, step, 0
         else:
             self.since += 1
+        return bool(self.reason)
 
     @property
     def reason(self) -> str:
