@@ -31,6 +31,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.storage = "resident"
     config.data.seed = 0
     config.data.session_weights = ()
+    config.data.equal_subjects = False
+    config.data.contrast_weight = 0.0  # chance that a segment of step 0 is drawn by its contrast ..
+    config.data.contrast_anneal = 0  # .. which is 0 from this step on
     config.data.drop_silent = False
 
     config.model = ConfigDict()
@@ -44,10 +47,18 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.kwargs.alpha_fast = 0.74
     config.model.kwargs.alpha_slow = 0.95
     config.model.kwargs.start = "drive"
+    config.model.kwargs.zero_inflated = False
     config.model.kwargs.dtype = "float32"
 
     config.loss = ConfigDict()
-    config.loss.weights = ConfigDict({"poisson": 1.0, "constants": 0.0})
+    config.loss.weights = ConfigDict()
+    config.loss.weights.poisson = 1.0
+    config.loss.weights.zero_inflated_poisson = 0.0  # in place of poisson, with model.kwargs.zero_inflated
+    config.loss.weights.constants = 0.0
+    config.loss.weights.feature_l1 = 0.0  # 1e-7 in the documents' recipe of the ResNet
+    config.loss.weights.feature_group_lasso = 0.0
+    # (start, end), shares of the run between which a weight rises from 0; None for the whole weight all along
+    config.loss.schedules = ConfigDict(dict.fromkeys(("constants", "feature_l1", "feature_group_lasso")))
 
     config.optim = ConfigDict()
     config.optim.groups = ConfigDict()
@@ -56,6 +67,9 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optim.groups[name] = ConfigDict({"learning_rate": 1.5e-4, "weight_decay": 0.0})
     config.optim.groups.readout = ConfigDict({"learning_rate": 1e-3, "weight_decay": 5e-5})
     config.optim.bounds = ConfigDict(dict.fromkeys(CONSTANTS))  # (low, high) in 1/s or a frame, None for free
+    config.optim.bounds.width_deg = (
+        None  # or (low, high at the start, high at the end, share of the run until then)
+    )
     config.optim.b1 = 0.9
     config.optim.b2 = 0.95
     config.optim.eps = 1e-8
@@ -74,6 +88,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.keep_latest = 2
     config.train.keep_best = 1
     config.train.max_skipped = 20
+    config.train.patience = (
+        0  # evaluations without a better best_metric after which the run ends, 0 for never
+    )
     config.train.best_metric = "eval/bits_per_spike"
     config.train.floor_steps = 4096  # of the linear-nonlinear model, trained afterwards
     config.train.watchdog_minutes = 30.0

@@ -17,5 +17,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config = polar.get_config(variant)
     config.model.kwargs.gaze = "scaled"
     config.model.kwargs.dynamics = "recurrent"
-    config.loss.weights = ConfigDict({"poisson": 1.0, "constants": 0.0})
+    config.loss.weights.update(poisson=1.0, zero_inflated_poisson=0.0)
     return config

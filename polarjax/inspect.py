@@ -93,7 +93,8 @@ def check(workdir: Path, step: int) -> dict[str, Any]:
 
     Returns:
       JSON values: step, ok, problems, digests (computed from the arrays), and, where the meta can be read, arrays
-      {path: {shape, dtype, numbers, bytes}}, sessions, metrics and meta {config, versions, git_commit}.
+      {path: {shape, dtype, numbers, bytes}}, sessions, metrics, ended (why the run did before its last step) and meta
+      {config, versions, git_commit}.
     """
     try:
         meta = archive.read_meta(workdir, step)
@@ -109,6 +110,7 @@ def check(workdir: Path, step: int) -> dict[str, Any]:
         "arrays": {path: _measure(leaf) for path, leaf in contents.leaves.items()},
         "sessions": [_session(entry) for entry in meta["info"].get("sessions", ())],
         "metrics": {name: value for name, value in meta["metrics"].items() if math.isfinite(value)},
+        "ended": meta.get("ended", ""),
         "meta": {name: meta[name] for name in ("config", "versions", "git_commit")},
     }
 
@@ -124,6 +126,8 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
     if checkpoint and checkpoint["meta"]:
         yield from _describe_checkpoint(checkpoint)
     yield from _describe_history(found["history"])
+    if checkpoint and checkpoint["meta"] and checkpoint["ended"]:
+        yield f"  ended at step {checkpoint['step']}: {checkpoint['ended']}"
     if checkpoint:
         yield from ("", f"digests of checkpoint {checkpoint['step']}: {_verdict(checkpoint)}")
 

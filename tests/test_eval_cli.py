@@ -15,6 +15,7 @@ import pytest
 import eval as command
 from polarjax import data as data_module
 from polarjax import systems
+from polarjax.systems import polar
 
 from .reports.fabricated import save_checkpoint
 
@@ -42,12 +43,15 @@ def workdir(tmp_path_factory):
         "storage": "resident",
         "seed": 0,
         "session_weights": (),
+        "equal_subjects": False,
+        "contrast_weight": 0.0,
+        "contrast_anneal": 0,
         "drop_silent": False,
     }
     config.model = {"name": "polar_v1", "kwargs": small}
-    config.loss = {"weights": {"poisson": 1.0, "constants": 0.0}}
+    config.loss = polar.poisson_loss()
     config.optim = {"bounds": {}}
-    config.train = {"best_metric": "eval/bits_per_spike"}
+    config.train = {"num_steps": 8, "best_metric": "eval/bits_per_spike"}
     data = data_module.build(config.data)
     batch = data.fetch(data.resident, data.train(0))
     variables = dict(jax.jit(systems.build(config, data.info).init)(jax.random.key(0), batch))

@@ -13,6 +13,7 @@ import pytest
 import polarjax
 from polarjax import systems
 from polarjax.core import Batch, CheckpointError, ConfigError, DataInfo, SessionInfo
+from polarjax.systems import polar
 
 from .reports.fabricated import save_checkpoint
 
@@ -37,8 +38,10 @@ def made_config(**kwargs):
         {"system": "polar", "seed": 0, "optim": {"bounds": {}}, "data": {"sessions": "/gone"}}
     )
     config.model = {"name": "polar_v1", "kwargs": {**small, **kwargs}}
-    config.loss = {"weights": {"poisson": 1.0, "constants": 0.0}}
-    config.train = {"best_metric": "eval/bits_per_spike"}
+    config.loss = polar.poisson_loss()
+    if kwargs.get("zero_inflated"):
+        config.loss.weights.update(poisson=0.0, zero_inflated_poisson=1.0)
+    config.train = {"num_steps": 8, "best_metric": "eval/bits_per_spike"}
     return config
 
 
@@ -109,6 +112,24 @@ def test_a_movie_in_two_pieces_equals_the_movie_in_one_and_ends_as_predicted(twi
     pieces = [stream.step(stimulus[0, part], gaze[0, part]) for part in (slice(0, 4), slice(4, FRAMES))]
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=2e-5)
     np.testing.assert_allclose(twin.predict(stimulus, gaze, "two")[0], whole[-1], rtol=2e-5)
+
+
+def test_a_twin_of_units_that_may_be_silent_predicts_their_mean_counts(tmp_path):
+    system, params, state, batch = write_run(tmp_path / "silent", zero_inflated=True)
+    twin = polarjax.load(tmp_path / "silent")
+    expected = np.exp(np.asarray(jax.jit(system.predict)(params, state, batch))[:, -1])
+    awake = {**params, "readout": {**params["readout"], "silence_logit": np.full((2, 3), -40.0, np.float32)}}
+    rate = np.exp(np.asarray(jax.jit(system.predict)(awake, state, batch))[:, -1])
+    silence = 1 / (1 + np.exp(-params["readout"]["silence_logit"]))
+    for index, (session, units) in enumerate(UNITS.items()):
+        movie = batch.stimulus[index::2], batch.gaze[index::2]
+        ours = twin.predict(*movie, session)
+        np.testing.assert_allclose(ours, expected[index::2, : len(units)], rtol=2e-5)
+        mean = (1 - silence[index, : len(units)]) * rate[index::2, : len(units)]
+        np.testing.assert_allclose(ours, mean, rtol=2e-5)
+        np.testing.assert_allclose(
+            twin.stream(session).step(movie[0][0], movie[1][0])[-1], ours[0], rtol=2e-5
+        )
 
 
 def test_two_streams_do_not_share_their_state(twin):

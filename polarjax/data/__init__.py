@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from polarjax.core import ConfigError, Data, DataError, DataInfo, SessionInfo, c
 from polarjax.data import resident, streamed, virtual_v1
 from polarjax.data.assemble import Layout
 from polarjax.data.checks import check_together
+from polarjax.data.contrast import session_contrast
+from polarjax.data.emphasis import Emphasis
 from polarjax.data.segments import Cut, Sampler
 from polarjax.data.sessions import Session, find_sessions, open_session, write_session
 from polarjax.data.statistics import session_statistics
@@ -52,6 +55,9 @@ class DataConfig:
       storage: 'resident' (on the device) or 'streamed' (from disk); the same batches.
       seed: of the order of the segments, >= 0.
       session_weights: of each session's bins in training; () gives all the same.
+      equal_subjects: weigh sessions so that every subject counts alike, however many it has; times session_weights.
+      contrast_weight: chance of a segment of step 0 to be drawn in proportion to its RMS contrast; 0 for uniform ones.
+      contrast_anneal: number of steps in which that chance falls to 0 in a line.
       drop_silent: do not train on units without a spike.
     """
 
@@ -63,6 +69,9 @@ class DataConfig:
     storage: str
     seed: int
     session_weights: tuple[float, ...]
+    equal_subjects: bool
+    contrast_weight: float
+    contrast_anneal: int
     drop_silent: bool
 
     @classmethod
@@ -80,7 +89,7 @@ class DataConfig:
         return config
 
     def _check_ranges(self) -> None:
-        lowest = {"burn_in": 0, "predicted": 1, "batch_size": 1, "seed": 0}
+        lowest = {"burn_in": 0, "predicted": 1, "batch_size": 1, "seed": 0, "contrast_anneal": 0}
         for name, least in lowest.items():
             if getattr(self, name) < least:
                 raise ConfigError(
@@ -93,6 +102,12 @@ class DataConfig:
         if not all(0 < weight < math.inf for weight in self.session_weights):
             raise ConfigError(
                 f"config.data.session_weights is {self.session_weights}; every weight is a number > 0"
+            )
+
+        if not 0 <= self.contrast_weight <= 1 or (self.contrast_weight and not self.contrast_anneal):
+            raise ConfigError(
+                f"config.data.contrast_weight is {self.contrast_weight} and .contrast_anneal {self.contrast_anneal}; "
+                "allowed are numbers in [0, 1], and above 0 with the number of steps after which all is uniform"
             )
 
     @property
@@ -145,7 +160,8 @@ def build(section: Any) -> Data:
     sessions = tuple(open_session(folder) for folder in _folders(config))
     check_together(sessions, [session.frame_shape for session in sessions])
     kept = tuple(_kept(session, config.drop_silent) for session in sessions)
-    sampler = Sampler(sessions, kept, config.cut, _weights(config, sessions), config.seed)
+    weights, emphasis = _weights(config, sessions), _emphasis(config, sessions)
+    sampler = Sampler(sessions, kept, config.cut, weights, config.seed, emphasis)
     sampler.train(0, config.batch_size)
     for session in sessions:
         for note in session.notes:
@@ -201,7 +217,18 @@ def _weights(config: DataConfig, sessions: tuple[Session, ...]) -> tuple[float, 
             f"config.data.session_weights has {len(weights)} weights for {len(sessions)} sessions ({names}); "
             "give one for each, or ()"
         )
+    if config.equal_subjects:
+        of_subject = Counter(session.subject for session in sessions)
+        pairs = zip(weights, sessions, strict=True)
+        weights = tuple(weight / of_subject[session.subject] for weight, session in pairs)
     return tuple(weight * len(weights) / sum(weights) for weight in weights)
+
+
+def _emphasis(config: DataConfig, sessions: tuple[Session, ...]) -> Emphasis | None:
+    if not config.contrast_weight:
+        return None
+    contrast = tuple(session_contrast(session, config.cache) for session in sessions)
+    return Emphasis(config.contrast_weight, config.contrast_anneal, contrast)
 
 
 def _info(config: DataConfig, sessions: tuple[Session, ...]) -> DataInfo:

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from polarjax.core import ConfigError, DataError
+from polarjax.data.emphasis import Emphasis
 from polarjax.data.sessions import Session
 
 Request = dict[str, Shaped[np.ndarray, "B ..."]]
@@ -112,6 +113,7 @@ class Sampler:
       cut: length of the segments.
       weights: of each session in training, mean 1.
       seed: of the epochs' permutations, >= 0.
+      emphasis: on contrast, early in training; None for none.
     """
 
     sessions: tuple[Session, ...]
@@ -119,6 +121,7 @@ class Sampler:
     cut: Cut
     weights: tuple[float, ...]
     seed: int
+    emphasis: Emphasis | None = None
 
     @functools.cached_property
     def starts(self) -> tuple[Int[np.ndarray, "_"], ...]:
@@ -131,6 +134,14 @@ class Sampler:
         """End of the trial of each frame of each session."""
         bounds = [trial_bounds(session) for session in self.sessions]
         return tuple(np.repeat(b[:, 1], b[:, 1] - b[:, 0]).astype(np.int32) for b in bounds)
+
+    @functools.cached_property
+    def chances(self) -> tuple[Float[np.ndarray, "_"], ...]:
+        """Running sums of the chances of the starts of each session; () without emphasis."""
+        emphasis, length = self.emphasis, self.cut.length
+        if emphasis is None:
+            return ()
+        return tuple(emphasis.cumulative(index, starts, length) for index, starts in enumerate(self.starts))
 
     def share(self, batch_size: int) -> int:
         """Returns the number of segments of each session in a batch.
@@ -147,9 +158,18 @@ class Sampler:
         return batch_size // sessions
 
     def train(self, step: int, batch_size: int) -> Request:
-        """Returns the request of a step: each session runs through all its starts, in a new order each epoch."""
+        """Returns the request of a step: each session runs through all its starts, in a new order each epoch.
+
+        While there is emphasis on contrast, segments drawn by it take the places of some, which their epoch then lacks.
+        """
         share = self.share(batch_size)
         columns = [self._epoch_starts(index, step * share, share) for index in range(len(self.sessions))]
+        if self.emphasis is not None:
+            pairs = zip(self.starts, self.chances, strict=True)
+            columns = [
+                self.emphasis.redraw((self.seed, step, index), columns[index], pair)
+                for index, pair in enumerate(pairs)
+            ]
         start = np.stack(columns, axis=1)
         weights = np.asarray(self.weights, np.float32)[None, :, None]
         return self._request(start, np.broadcast_to(weights, (*start.shape, self.cut.predicted)))

@@ -19,6 +19,7 @@ from polarjax.engine import sharding
 from polarjax.engine.optim import OptimConfig, make_optimizer
 from polarjax.engine.state import initial_state
 from polarjax.engine.step import make_train_step
+from polarjax.systems import polar
 
 SIZE, REPEATS, STEPS, TOLERANCE = 1024, 5, 5, 1e-3
 WINDOW, FRAMES, PREDICTED, UNITS = 16, 12, 6, 4
@@ -80,7 +81,8 @@ def _prepare(batch: Batch) -> tuple[jax.stages.Wrapped, Any, Any]:
         {
             "system": "polar",
             "model": {"name": "polar_v1", "kwargs": kwargs},
-            "loss": {"weights": {"poisson": 1.0, "constants": 0.0}},
+            "loss": polar.poisson_loss(),
+            "train": {"num_steps": STEPS},
             "optim": {
                 "groups": dict.fromkeys(("core", "lambda_fix", "lambda_sac", "alpha_fast", "readout"), group),
                 "bounds": {},

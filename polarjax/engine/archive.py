@@ -2,7 +2,7 @@
 
 `<workdir>/checkpoints/<step>/state` holds the arrays (Orbax) in nested dicts named as in TrainState;
 `<workdir>/checkpoints/<step>/meta/metadata` holds JSON: format_version, config, info, versions, git_commit,
-step, metrics, tally, digests {path: sha256} and the digest of all these.
+step, metrics, tally, patience, ended, digests {path: sha256} and the digest of all these.
 
 Orbax writes files beside these that nothing here reads: _METADATA, _CHECKPOINT_METADATA, commit_success.txt and the
 manifests of single processes. Damage of one of them is not reported, and cannot be harmful: which arrays there are,

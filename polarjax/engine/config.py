@@ -31,6 +31,7 @@ class TrainConfig:
       keep_latest, keep_best: number of newest checkpoints, and of those with the best metric, that stay.
       max_skipped: number of non-finite steps in a row that stops the run.
       best_metric: metric of the evaluation, higher is better.
+      patience: number of evaluations without a better `best_metric` after which the run ends, 0 for never.
       floor_steps: length of the run of the system's floor, 0 for none; the loop does not read it.
       watchdog_minutes: a step that takes longer ends the process with the stacks of its threads on stderr; ten times
         as long is allowed where a program is compiled; 0 for never.
@@ -45,6 +46,7 @@ class TrainConfig:
     keep_best: Annotated[int, Range(0)]
     max_skipped: Annotated[int, Range(1)]
     best_metric: str
+    patience: Annotated[int, Range(0)]
     floor_steps: Annotated[int, Range(0)]
     watchdog_minutes: Annotated[float, Range(0.0)]
 

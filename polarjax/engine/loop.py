@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from polarjax.core import Data, PyTree, System
@@ -19,11 +17,13 @@ from polarjax.engine import workdir as folders
 from polarjax.engine.clock import Clock
 from polarjax.engine.compilation import ProgramCount
 from polarjax.engine.config import TrainConfig, validate
+from polarjax.engine.evaluation import make_evaluation
 from polarjax.engine.interruption import Interrupted
 from polarjax.engine.memory import check_memory, memory_errors
 from polarjax.engine.optim import Optimizer, describe_groups, make_optimizer
+from polarjax.engine.patience import Patience
 from polarjax.engine.state import TrainState, to_host
-from polarjax.engine.step import make_eval_step, make_initialize, make_train_step, metric_name
+from polarjax.engine.step import make_initialize, make_train_step
 from polarjax.engine.tally import Tally
 from polarjax.engine.watchdog import Watchdog
 from polarjax.engine.writer import Writer
@@ -35,6 +35,7 @@ class _Begin(NamedTuple):
     """Where a run begins, and what has to be told.
 
     Attributes:
+      patience: what is saved of `Patience`, {} in the beginning.
       due: whether the evaluation and the log line of the state's step were interrupted, and come first.
       saved: whether the state has a checkpoint.
       changes: values of the config that changed since the run began.
@@ -42,6 +43,7 @@ class _Begin(NamedTuple):
 
     state: TrainState
     tally: Tally
+    patience: Mapping[str, Any]
     due: bool
     saved: bool
     warnings: list[str]
@@ -60,7 +62,7 @@ def train(
     stop: Callable[[int], bool] | None = None,
     allowed_changes: Collection[str] = (),
 ) -> TrainState:
-    """Trains a system to config.train.num_steps, from its last checkpoint where there is one.
+    """Trains a system to config.train.num_steps or until its patience ends, from its last checkpoint if there is one.
 
     Args:
       config: all sections; only seed, data.batch_size, optim and train are read here, all are saved.
@@ -90,15 +92,14 @@ def train(
     params = _abstract_params(system, data, resident, example)
     optimizer = make_optimizer(optim, system.param_group, params, settings.num_steps)
     train_step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
-    eval_step = make_eval_step(system, data.fetch, mesh, deterministic=optim.deterministic)
-    evaluate = _evaluation(system, data, eval_step, put_request, resident, batch_size, settings.eval_batches)
-    evaluate = clock.timed("evaluation", evaluate)
+    evaluate = clock.timed("evaluation", make_evaluation(system, data, mesh, put_request, resident, config))
     run = folders.describe_run(config, data.info)
     with folders.claim(workdir), ProgramCount(functools.partial(clock.add, "compile")) as programs:
         initialize = make_initialize(system, optimizer, data.fetch, config.seed)
         found = _continue_or_begin(workdir, run, initialize, resident, example, mesh, allowed_changes, clock)
         state, tally, start, total = found.state, found.tally, int(found.state.step), settings.num_steps
-        run |= {"changes": found.changes, "due": False}
+        patience = Patience(settings.best_metric, settings.patience, found.patience)
+        run |= {"changes": found.changes}
         folders.write_config(workdir, run["config"])
         with (
             Writer(workdir, start=start - found.due, total=total, primary=jax.process_index() == 0) as writer,
@@ -108,15 +109,14 @@ def train(
         ):
             told = found.warnings + sharding.describe_mesh(mesh, optim.micro_batches)
             writer.say("\n".join([*told, describe_groups(optim, system.param_group, params)]))
-            if start == total and not found.due:
+            if (start == total or patience.reason) and not found.due:
                 return state
             save, pending = clock.timed("checkpoint", saver.save), None
             if not found.saved:
-                save(state, {**run, "metrics": {}, "tally": tally.to_dict()}, wait=True)
+                save(state, {**run, **_record({}, tally, patience)}, wait=True)
             watchdog.alive(long=True)
             request = put_request(data.train(start))
             compiled = _compile(train_step, (state, resident, request), batch_size, writer, clock)
-            clock.restart()
             for step in range(start + (not found.due), total + 1):
                 if step > start:
                     watchdog.alive()
@@ -134,21 +134,23 @@ def train(
                 if not (leaving or logs or evaluates or saves):
                     continue
                 _count(tally, step, pending, settings.max_skipped, writer)
-                pending, meta = None, {**run, "metrics": {}, "tally": tally.to_dict()}
-                numbers = clock.take(batch_size) if logs else {}
+                pending, numbers = None, clock.take(batch_size) if logs else {}
                 with clock.pause():
                     watchdog.alive(long=True)
                     metrics = evaluate(state, _polling(stop, step, watchdog)) if evaluates else {}
                     if leaving or metrics is None:
-                        save(state, {**meta, "due": logs or evaluates}, wait=True)
+                        save(state, {**run, **_record({}, tally, patience, logs or evaluates)}, wait=True)
                         raise Interrupted(f"stopped at step {step} and saved; to continue, {AGAIN}")
-                    if logs:
+                    last |= evaluates and patience.add(step, metrics)
+                    if logs or last:
                         numbers |= tally.take() | programs.take() | _values(system, optimizer, state, step)
                     if logs or evaluates:
                         writer.write(step, numbers | metrics)
-                    if saves:
-                        meta |= {"metrics": metrics, "tally": tally.to_dict()}
-                        _tell(writer, save(state, meta, wait=last))
+                    if saves or last:
+                        _tell(writer, save(state, {**run, **_record(metrics, tally, patience)}, wait=last))
+                if last:
+                    break
+            _tell_end(writer, patience)
     return state
 
 
@@ -166,6 +168,7 @@ def _compile(
         compiled = step.lower(*arguments).compile()
     seconds, memory = time.monotonic() - begin, check_memory(compiled, jax.local_devices()[0], batch_size)
     writer.say(f"compiled in {seconds:.1f} s; {memory}")
+    clock.restart()
 
     def run(*arguments):
         with memory_errors(batch_size):
@@ -187,6 +190,22 @@ def _values(system: System, optimizer: Optimizer, state: TrainState, step: int) 
     """Returns the learning rates of a step and what the model reports of its parameters."""
     rates = {f"optim/lr_{name}": rate for name, rate in optimizer.learning_rates(step - 1).items()}
     return rates | system.constants(jax.device_get(state.params))
+
+
+def _record(metrics: dict[str, Any], tally: Tally, patience: Patience, due: bool = False) -> dict[str, Any]:
+    """Returns what a checkpoint keeps of its step, so that a run resumed there goes on and ends alike."""
+    return {
+        "due": due,
+        "metrics": metrics,
+        "tally": tally.to_dict(),
+        "patience": patience.to_dict(),
+        "ended": patience.reason,
+    }
+
+
+def _tell_end(writer: Writer, patience: Patience) -> None:
+    if patience.reason:
+        writer.say(f"the run has ended: {patience.reason}")
 
 
 def _tell(writer: Writer, warnings: list[str]) -> None:
@@ -228,7 +247,7 @@ def _continue_or_begin(
         saved, damages = checkpoints.latest_intact(workdir)
     if saved is None:
         first = to_host(initialize(sharding.on_one_device(resident), rows))
-        return _Begin(sharding.put_replicated(first, mesh), Tally(), False, False, [], [])
+        return _Begin(sharding.put_replicated(first, mesh), Tally(), {}, False, False, [], [])
     state, meta = saved
     changes = folders.refuse_other_run(workdir, meta, run, allowed_changes)
     matched = checkpoints.match_state(state, jax.eval_shape(initialize, resident, rows))
@@ -239,54 +258,17 @@ def _continue_or_begin(
             for new in changes
         ),
         f"continuing from step {meta['step']}",
+        *([f"the run has ended: {meta['ended']}"] if meta.get("ended") else []),
     ]
     return _Begin(
         sharding.put_replicated(matched, mesh),
         Tally(meta["tally"]),
+        meta.get("patience", {}),
         meta.get("due", False),
         True,
         told,
         meta.get("changes", []) + changes,
     )
-
-
-def _evaluation(
-    system: System,
-    data: Data,
-    eval_step: Callable[..., PyTree],
-    put_request: Callable[[PyTree], PyTree],
-    resident: PyTree,
-    batch_size: int,
-    eval_batches: int,
-) -> Callable[[TrainState, Callable[[], bool]], dict[str, Any] | None]:
-    """Returns (state, polled) -> metrics of the validation tier: sums over all its batches, divided once.
-
-    Before each batch `polled` is asked whether to leave; the metrics are None then. A batch is sent while the devices
-    work on the one before, but begins after it: two programs at a time whose devices wait for each other may take
-    the threads that both need (on CPUs for ever).
-    """
-
-    def evaluate(state: TrainState, polled: Callable[[], bool]) -> dict[str, Any] | None:
-        sums, pending = None, None
-        for request in itertools.islice(data.evaluation(1, batch_size), eval_batches or None):
-            if polled():
-                return None
-            sent = put_request(request)
-            sums = _added(sums, pending)
-            pending = eval_step(state, resident, sent)
-        sums = _added(sums, pending)
-        if sums is None:
-            return {}
-        metrics = system.eval_metrics(sums)
-        return {metric_name("eval", name): value for name, value in metrics.items()}
-
-    return evaluate
-
-
-def _added(sums: PyTree | None, pending: PyTree | None) -> PyTree | None:
-    """Waits for the sums of a batch and adds them."""
-    added = jax.device_get(pending)
-    return added if sums is None else jax.tree.map(np.add, sums, added)
 
 
 def _count(tally: Tally, step: int, scalars: dict[str, Any] | None, max_skipped: int, writer: Writer) -> None:

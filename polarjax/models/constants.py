@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from polarjax.core import ConfigError, PyTree, closest
+from polarjax.core import ConfigError, PyTree
 
 # Name of a constant -> where its parameter lies, and the attribute of the model with its start.
 PLACES: dict[str, tuple[tuple[str, str], str]] = {
@@ -85,11 +85,9 @@ def read_bounds(model: Any, bounds: Mapping[str, Any]) -> dict[str, tuple[float,
     """Returns {constant: (low, high)} of those entries of config.optim.bounds that are not None.
 
     Raises:
-      ConfigError: a name that is no constant of the model, not two numbers in order, or outside what it can be.
+      ConfigError: the model lacks the constant, or the value is not two numbers in order that it can have.
     """
     for name, limits in bounds.items():
-        if name not in PLACES:
-            raise ConfigError(f"config.optim.bounds.{name} is unknown{closest(name, PLACES)}.")
         if limits is not None and name not in names_of(model):
             raise ConfigError(
                 f"config.optim.bounds.{name} is {limits!r}, but the model has no {name}; set it to None."

@@ -190,6 +190,12 @@ class Behavior(NamedTuple):
     code: Float[Array, "B T D"] | None = None
 
 
+def rest(shape: tuple[int, int, int, int], dtype: Any) -> Behavior:
+    """Returns an eye at rest for maps [B, T, L, M]: no saccade and no motion."""
+    maps = jnp.zeros(shape, dtype)
+    return Behavior(maps[..., 0, 0], jnp.zeros((*shape[:2], 2), dtype), maps + 1, maps)
+
+
 class BehaviorHeads(nn.Module):
     """Code -> saccade gate, velocity, gain and phase offset (Polar-V1).
 

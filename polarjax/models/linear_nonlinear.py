@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.models.readout import UNIT_SOFTPLUS, softplus_log_rate
+from polarjax.models.silence import INITIAL_LOGIT
+from polarjax.models.silence import NAME as SILENCE
 from polarjax.ops.laplacian_pyramid import downsample
 
 
@@ -23,6 +25,7 @@ class LinearNonlinear(nn.Module):
       n_units, frame_shape, initial_rate: as in `PolarV1`.
       n_lags: K, frames that the filters see.
       rank: number of pairs of a spatial and a temporal filter.
+      zero_inflated: as in `PolarV1`.
 
     Source: the linear-nonlinear-Poisson cascade, Chichilnisky (2001).
     """
@@ -32,6 +35,7 @@ class LinearNonlinear(nn.Module):
     initial_rate: tuple = ()
     n_lags: int = 9
     rank: int = 2
+    zero_inflated: bool = False
 
     def setup(self) -> None:
         """Creates the filters, [S, N, R, ..] each."""
@@ -47,6 +51,8 @@ class LinearNonlinear(nn.Module):
             "temporal", lambda rng: {"kernel": spread(rng, (*units, self.rank, self.n_lags))}
         )
         self.bias = self.param("bias", nn.initializers.constant(UNIT_SOFTPLUS), units)
+        if self.zero_inflated:
+            self.silence_logit = self.param(SILENCE, nn.initializers.constant(INITIAL_LOGIT), units)
 
     @property
     def uses_gaze(self) -> bool:

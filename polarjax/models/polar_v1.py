@@ -25,7 +25,7 @@ from polarjax.core import ConfigError
 from polarjax.models import causal_pass, segment_pass, window_pass
 from polarjax.models.causal_pass import Memory
 from polarjax.models.constants import initial_alphas, initial_rates, time_constants
-from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank
+from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank, rest
 from polarjax.models.options import check_options
 from polarjax.models.readout import level_shapes, make_readout, mix, softplus_log_rate
 from polarjax.ops import dynamics, summaries
@@ -65,6 +65,7 @@ class PolarV1(nn.Module):
       summaries: which, in channel order.
       standardize: features relative to the mean and deviation they had on the first training batch.
       link: 'exp' (the readout is the log rate) or 'softplus' of the readout, in units of the unit's mean rate.
+      zero_inflated: units have a learned probability of silence; rates are those of bins that are not silent.
       dtype: of convolutions and pooling; parameters, dynamics and rates stay float32.
 
     Raises:
@@ -109,6 +110,7 @@ class PolarV1(nn.Module):
     initial_width: float | None = None
     surround: float | None = None
     link: str = "softplus"
+    zero_inflated: bool = False
     dtype: str = "float32"
 
     def setup(self) -> None:
@@ -263,9 +265,7 @@ class PolarV1(nn.Module):
         if self.uses_gaze:
             behavior, gaze_memory = self._read_gaze(gaze, memory, dtype)
         else:
-            maps = jnp.zeros((batch, n_frames, self.n_levels, self.n_pairs), dtype)
-            still, gaze_memory = jnp.zeros((batch, n_frames, 2), dtype), memory.gaze
-            behavior = Behavior(maps[..., 0, 0], still, maps + 1, maps)
+            behavior, gaze_memory = rest((*shape, self.n_levels, self.n_pairs), dtype), memory.gaze
         waves = jnp.asarray(dynamics.wave_vectors(self.n_levels, self.n_pairs, self.base_frequency), dtype)
         return causal_pass.motion(behavior, self._constants(), waves, self.dt), behavior, gaze_memory
 
@@ -297,6 +297,5 @@ class PolarV1(nn.Module):
         drive = self.units.normalized_drive(drive, bias, stimulus[:, -n_scored:].astype(drive.dtype))
         log_rate = drive if self.link == "exp" else softplus_log_rate(drive, self.initial_rate)
         log_rate = jnp.moveaxis(log_rate, 0, 1)
-        if not self.gaze_gain or behavior is None or behavior.code is None:
-            return log_rate
-        return log_rate + self.units.log_gain(behavior.code[:, -n_scored:])
+        code = behavior.code if behavior and self.gaze_gain else None
+        return log_rate if code is None else log_rate + self.units.log_gain(code[:, -n_scored:])

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.models.normalization import ContrastNormalization
+from polarjax.models.silence import INITIAL_LOGIT
+from polarjax.models.silence import NAME as SILENCE
 from polarjax.ops.gaussian_pooling import correlated_gaussian, level_positions, normalized_gaussian
 
 LOG_RATE_FLOOR = 1e-6
@@ -39,9 +41,9 @@ def make_readout(
     """Makes the readout named 'readout' of a model with one core, for all its sessions.
 
     Args:
-      model: with n_units, frame_shape, pixels_per_degree, initial_mean, initial_rate, initial_width and link as in
-        `PolarV1`. The first drives give every unit its initial rate; the first widths are a quarter of the frame where
-        initial_width is None.
+      model: with n_units, frame_shape, pixels_per_degree, initial_mean, initial_rate, initial_width, zero_inflated and
+        link as in `PolarV1`. The first drives give every unit its initial rate; the first widths are a quarter of the
+        frame where initial_width is None.
       kind, n_features, level_strides, surround, code_width, normalized: of `GaussianReadout`.
     """
     n_sessions, n_units = len(model.n_units), max(model.n_units)
@@ -51,7 +53,15 @@ def make_readout(
     width = model.initial_width or min(model.frame_shape[:2]) / model.pixels_per_degree / 4
     place = (model.pixels_per_degree, nested(mean), width, nested(bias))
     return GaussianReadout(
-        kind, n_features, level_strides, *place, surround, code_width, normalized, name="readout"
+        kind,
+        n_features,
+        level_strides,
+        *place,
+        surround=surround,
+        code_width=code_width,
+        normalized=normalized,
+        zero_inflated=model.zero_inflated,
+        name="readout",
     )
 
 
@@ -76,6 +86,7 @@ class GaussianReadout(nn.Module):
       initial_bias: S x N.
       code_width: D' of a code whose weighted sum scales the rate of every unit; 0 for none.
       normalized: whether the drive is divided by the local contrast ('shared').
+      zero_inflated: units have a learned silence; see `models.silence`.
     """
 
     kind: str
@@ -88,6 +99,7 @@ class GaussianReadout(nn.Module):
     surround: float | None = None
     code_width: int = 0
     normalized: bool = False
+    zero_inflated: bool = False
 
     @property
     def n_windows(self) -> int:
@@ -119,8 +131,10 @@ class GaussianReadout(nn.Module):
         if self.normalized:
             stride = self.level_strides[0]
             self.normalize = ContrastNormalization(
-                units, 4 * self.initial_width, self.pixels_per_degree, stride
+                units, 3 * self.initial_width, self.pixels_per_degree, stride
             )
+        if self.zero_inflated:
+            self.silence_logit = self.param(SILENCE, nn.initializers.constant(INITIAL_LOGIT), units)
 
     def windows(self, frame_shape: tuple[int, int]) -> list[Float[Array, "S W h w"]]:
         """Returns the pooling windows of every level of frames of H x W pixels: all units' first, then the second."""

@@ -1,4 +1,4 @@
-"""Polar-V1 and the linear-nonlinear floor as systems: model, Poisson loss and spikes of several sessions."""
+"""Polar-V1 and the linear-nonlinear floor as systems: model, losses and spikes of several sessions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from jaxtyping import Array, Float
 
 from polarjax import losses, metrics
 from polarjax.core import Batch, ConfigError, DataInfo, LossOutput, PyTree, System, closest
-from polarjax.models import constants
+from polarjax.loss_weights import LossWeights, read_weights
+from polarjax.models import bounds, constants, regularisers, silence
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.models.readout import nested
 
 FLOOR = "linear_nonlinear"
 MODELS = {"polar_v1": PolarV1, FLOOR: LinearNonlinear}
-LOSS_TERMS = ("poisson", "constants")
+LIKELIHOODS = POISSON, ZERO_INFLATED = ("poisson", "zero_inflated_poisson")
 CONSTANT_GROUPS: dict[tuple[str, ...], str] = {path: name for name, (path, _) in constants.PLACES.items()}
 SMALLEST_RATE = 1e-4
 FLOOR_RANK, FLOOR_EVALUATIONS = 2, 5
@@ -42,11 +43,11 @@ def build(config: Any, info: DataInfo) -> System:
     """Builds the system of config.model for the sessions of `info`.
 
     Raises:
-      ConfigError: a name in config.model or config.loss.weights is unknown, or a value is out of its choices.
+      ConfigError: a name in config.model, config.loss or config.optim.bounds is unknown, or a value is not allowed.
     """
-    weights = _check_weights(config.loss.weights)
     module: Any = make_module(config, info)
-    bounds = constants.read_bounds(module, dict(config.optim.bounds))
+    weights = _read_weights(config, module)
+    limits = bounds.read_bounds(module, dict(config.optim.bounds))
     null_rate = _padded(info, [session.mean_count for session in info.sessions])
 
     def init(rng: Array, batch: Batch) -> PyTree:
@@ -57,16 +58,22 @@ def build(config: Any, info: DataInfo) -> System:
         _, intermediates = module.apply(variables, batch.stimulus, batch.gaze, scored, method="predict")
         return variables | {"statistics": feature_statistics(intermediates["pooled"])}
 
-    def predict(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
+    def log_rates(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
         given = (batch.stimulus, batch.gaze, batch.spikes.shape[1])
         return module.apply({"params": params, **model_state}, *given, method="predict")[0]
 
+    def predict(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
+        log_rate = log_rates(params, model_state, batch)
+        return silence.log_mean(params, log_rate) if module.zero_inflated else log_rate
+
     def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
-        log_rate = predict(params, state.model_state, batch)
-        terms = {"poisson": session_mean_nll(log_rate, batch, len(info.sessions))}
-        if "constants" in weights:
-            terms["constants"] = constants.distance_from_start(module, params)
-        total = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
+        log_rate = log_rates(params, state.model_state, batch)
+        silent = silence.silence(params, len(log_rate)) if module.zero_inflated else None
+        name = ZERO_INFLATED if module.zero_inflated else POISSON
+        terms = {name: session_mean_nll(log_rate, batch, len(info.sessions), silent)}
+        terms |= regularisers.regularise(module, params, weights.full)
+        now = weights.at(state.step)
+        total = sum((now[name] * value for name, value in terms.items()), jnp.zeros(()))
         return LossOutput(total, {f"loss_{name}": value for name, value in terms.items()}, state.model_state)
 
     def eval_sums(state: Any, batch: Batch) -> PyTree:
@@ -89,8 +96,8 @@ def build(config: Any, info: DataInfo) -> System:
     def natural(params: PyTree) -> dict[str, Array]:
         return natural_constants(module.time_constants(params), info.rate_hz)
 
-    def project(params: PyTree, progress: Array) -> PyTree:
-        return constants.clip_constants(module, params, bounds)
+    def project(params: PyTree, progress: Any) -> PyTree:
+        return bounds.project(module, params, limits, progress)
 
     group = param_group(config.model.name)
     return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project)
@@ -137,6 +144,7 @@ def floor(config: Any) -> ml_collections.ConfigDict | None:
     fields = config.to_dict()
     kwargs = {"n_lags": config.data.burn_in + 1, "rank": FLOOR_RANK}
     fields["model"] = {"name": FLOOR, "kwargs": kwargs}
+    fields["loss"] = poisson_loss()
     fields["optim"] |= {
         "groups": {"readout": FLOOR_GROUP},
         "bounds": {},
@@ -145,8 +153,15 @@ def floor(config: Any) -> ml_collections.ConfigDict | None:
     }
     every = max(steps // FLOOR_EVALUATIONS, 1)
     fields["train"] |= dict.fromkeys(("log_every", "eval_every", "save_every"), every)
-    fields["train"] |= {"num_steps": steps, "floor_steps": 0, "keep_latest": 1, "keep_best": 1}
+    fields["train"] |= {"num_steps": steps, "floor_steps": 0, "patience": 0}
+    fields["train"] |= {"keep_latest": 1, "keep_best": 1}
     return ml_collections.ConfigDict(fields)
+
+
+def poisson_loss() -> dict[str, Any]:
+    """Returns the section config.loss of the plain Poisson loss."""
+    weights = {**dict.fromkeys((*LIKELIHOODS, *regularisers.TERMS), 0.0), POISSON: 1.0}
+    return {"weights": weights, "schedules": dict.fromkeys(regularisers.TERMS)}
 
 
 def param_group(model_name: str) -> Callable[[tuple[str, ...]], str]:
@@ -165,10 +180,27 @@ def by_session(x: Float[Array, "B n N"], n_sessions: int) -> Float[Array, "b n S
     return jnp.moveaxis(x.reshape(-1, n_sessions, *x.shape[1:]), 1, 2)
 
 
-def session_mean_nll(log_rate: Float[Array, "B n N"], batch: Batch, n_sessions: int) -> Float[Array, ""]:
-    """Averages the masked Poisson loss over sessions, so that many units do not outweigh few."""
-    grouped = [by_session(x, n_sessions) for x in (log_rate, batch.spikes, batch.valid)]
-    per_session = [losses.poisson_nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
+def session_mean_nll(
+    log_rate: Float[Array, "B n N"],
+    batch: Batch,
+    n_sessions: int,
+    silent: Float[Array, "B 1 N"] | None = None,
+) -> Float[Array, ""]:
+    """Averages the masked loss over sessions by their weights, so that many units do not outweigh few.
+
+    Args:
+      log_rate: log r of every bin that is not silent.
+      batch: the counts; a session's mask of all its bins is 0 or the session's weight.
+      n_sessions: S.
+      silent: pi of the zero-inflated Poisson loss; None for the Poisson loss.
+    """
+    given = [log_rate, batch.spikes, batch.valid]
+    given += [] if silent is None else [jnp.broadcast_to(silent, log_rate.shape)]
+    grouped = [by_session(x, n_sessions) for x in given]
+    nll = losses.poisson_nll if silent is None else losses.zero_inflated_poisson_nll
+    # The mean of a session knows nothing of its weight, which its mask has in every scored bin.
+    weight = grouped[2].max((0, 1, 3))
+    per_session = [weight[s] * nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
     return jnp.mean(jnp.stack(per_session))
 
 
@@ -230,17 +262,22 @@ def make_stream(config: Any, info: DataInfo, index: int) -> tuple[Callable, Call
         variables: PyTree, memory: PyTree, stimulus: Array, gaze: Array | None
     ) -> tuple[PyTree, Array]:
         memory, log_rate, _ = module.apply(variables, stimulus, gaze, memory, method="advance")
-        return memory, log_rate
+        params = variables["params"]
+        return memory, silence.log_mean(params, log_rate) if module.zero_inflated else log_rate
 
     return initial, advance
 
 
-def _check_weights(weights: Any) -> dict[str, float]:
-    if set(weights) != set(LOSS_TERMS):
+def _read_weights(config: Any, module: Any) -> LossWeights:
+    weights = read_weights(config.loss, LIKELIHOODS, regularisers.TERMS, config.train.num_steps)
+    if module.zero_inflated is not (ZERO_INFLATED in weights.full):
+        given = ", ".join(f"{name} {config.loss.weights[name]!r}" for name in LIKELIHOODS)
         raise ConfigError(
-            f"config.loss.weights must name exactly the loss terms {', '.join(LOSS_TERMS)}, got {sorted(weights)}."
+            f"config.loss.weights has {given}, but config.model.kwargs.zero_inflated is {module.zero_inflated!r}; "
+            f"{ZERO_INFLATED} needs a model with zero_inflated=True, and only it."
         )
-    return {name: float(weight) for name, weight in weights.items() if weight}
+    regularisers.check_terms(module, weights.full)
+    return weights
 
 
 def _padded(info: DataInfo, values: Any, fill: float = 0.0) -> np.ndarray:

@@ -74,6 +74,9 @@ def section(tmp_path):
             "storage": "resident",
             "seed": 3,
             "session_weights": (),
+            "equal_subjects": False,
+            "contrast_weight": 0.0,
+            "contrast_anneal": 0,
             "drop_silent": False,
         } | changes
 

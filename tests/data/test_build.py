@@ -51,6 +51,13 @@ def test_the_virtual_v1_is_used_where_no_session_is_named(make_session, section,
         ({"session_weights": (1.0, 2.0)}, "session_weights has 2 weights for 1 sessions"),
         ({"session_weights": (0.0,)}, "every weight is a number > 0"),
         ({"session_weights": ("a",)}, "session_weights is 'a'"),
+        ({"equal_subjects": 1}, "config.data.equal_subjects is 1; expected a value of type bool"),
+        (
+            {"contrast_weight": 1.5, "contrast_anneal": 9},
+            r"contrast_weight is 1.5 and .*allowed are numbers in \[0, 1",
+        ),
+        ({"contrast_weight": 0.5}, "contrast_weight is 0.5 and .contrast_anneal 0; allowed are"),
+        ({"contrast_anneal": -1}, "config.data.contrast_anneal is -1; allowed are whole numbers >= 0"),
         ({"virtual": 3}, "config.data.virtual is 3; expected a section"),
         ({"virtual": {"sed": 0, "minutes": 1.0, "cache": ""}}, "virtual.sed is unknown; did you mean 'seed'"),
         ({"virtual": {"seed": 0, "minutes": 0.0, "cache": ""}}, "minutes > 0"),
@@ -60,6 +67,18 @@ def test_the_virtual_v1_is_used_where_no_session_is_named(make_session, section,
 def test_a_wrong_config_value_is_named_with_what_is_allowed(make_session, section, changes, message):
     with pytest.raises(ConfigError, match=message):
         data.build(section([make_session()]) | changes)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"), [((), (0.75, 0.75, 1.5)), ((1.0, 3.0, 2.0), (0.375, 1.125, 1.5))]
+)
+def test_every_subject_weighs_alike_however_many_sessions_it_has(make_session, section, weights, expected):
+    subjects = {"alpha": "A", "beta": "A", "gamma": "B"}
+    folders = [make_session(name, given={"subject": subject}) for name, subject in subjects.items()]
+    for equal, wanted in ((True, expected), (False, weights or (1.0, 1.0, 1.0))):
+        changes = {"session_weights": weights, "batch_size": 3, "equal_subjects": equal}
+        counted = data.build(section(folders, **changes)).train(0)["counted"]
+        np.testing.assert_allclose(counted[:, 0], np.asarray(wanted) / np.mean(wanted), rtol=1e-6)
 
 
 def test_a_batch_that_the_sessions_cannot_share_is_refused(make_session, section):

@@ -6,6 +6,7 @@ import ml_collections
 import numpy as np
 
 from polarjax.core import Batch, Data, DataInfo, LossOutput, SessionInfo, System
+from polarjax.systems import polar
 
 FRAMES, CHANNELS, UNITS = 96, 6, 3
 
@@ -19,7 +20,7 @@ def make_config(**overrides):
             "seed": 3,
             "data": {"batch_size": 8, "seed": 1},
             "model": {"name": "linear", "kwargs": {"noise": 0.01}},
-            "loss": {"weights": {"poisson": 1.0, "constants": 0.0}},
+            "loss": polar.poisson_loss(),
             "optim": {
                 "groups": {"core": dict(group), "readout": dict(group)},
                 "b1": 0.9,
@@ -41,6 +42,7 @@ def make_config(**overrides):
                 "keep_latest": 2,
                 "keep_best": 1,
                 "max_skipped": 3,
+                "patience": 0,
                 "best_metric": "eval/bits_per_spike",
                 "floor_steps": 0,
                 "watchdog_minutes": 5.0,

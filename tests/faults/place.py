@@ -39,6 +39,9 @@ class Place:
             "storage": "resident",
             "seed": 3,
             "session_weights": (),
+            "equal_subjects": False,
+            "contrast_weight": 0.0,
+            "contrast_anneal": 0,
             "drop_silent": False,
         }
         return data.build(ml_collections.ConfigDict(section | changes))

@@ -189,4 +189,16 @@ ROWS = [
     ("T16", restarted, 0, "continuing from step 7"),
     ("T17", one_device, 0, "True"),
     ("T18", low_precision, 0, r"^\{'float32'\}$"),
+    (
+        "T19",
+        lambda at: at.run(**{"train.patience": 1, "train.best_metric": "eval/bits"}),
+        2,
+        r"patience is 1, but an evaluation gives no config\.train\.best_metric, 'eval/bits'; it gives eval/bits_per_",
+    ),
+    (
+        "T19 negative",
+        option("train.patience", -1),
+        2,
+        r"config\.train\.patience must be .*\[0, inf\), got -1",
+    ),
 ]

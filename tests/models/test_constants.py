@@ -68,7 +68,6 @@ def test_the_distance_from_the_start_is_that_of_the_logarithms_of_the_memories()
 @pytest.mark.parametrize(
     ("bounds", "message"),
     [
-        ({"lambda_fixation": None}, "bounds.lambda_fixation is unknown; did you mean 'lambda_fix'"),
         ({"lambda_fix": (5.0, 1.0)}, r"bounds.lambda_fix is \(5.0, 1.0\); allowed are None and"),
         ({"alpha_fast": (0.5, 1.5)}, "with 0 < low < high <= 1"),
         ({"alpha_slow": 0.5}, "bounds.alpha_slow is 0.5"),

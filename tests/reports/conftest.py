@@ -28,6 +28,9 @@ def tiny_config(tmp_path_factory):
         "storage": "resident",
         "seed": 0,
         "session_weights": (),
+        "equal_subjects": False,
+        "contrast_weight": 0.0,
+        "contrast_anneal": 0,
         "drop_silent": False,
     }
     config.train = {"num_steps": 30, "best_metric": "eval/bits_per_spike"}
