@@ -53,7 +53,8 @@ class ContrastNormalization(nn.Module):
         start = nn.initializers.constant(np.log(INITIAL_SEMI_SATURATION))
         half = jnp.exp(self.param("log_semi_saturation", start, self.units))
         small = stimulus[:, :, :: self.stride, :: self.stride]
-        x, y = level_positions(small.shape[2:4], stimulus.shape[2:4], self.stride, self.pixels_per_degree)
+        (height, width), size = small.shape[2:4], (stimulus.shape[2], stimulus.shape[3])
+        x, y = level_positions((height, width), size, self.stride, self.pixels_per_degree)
         positions = (jnp.asarray(x, mean.dtype), jnp.asarray(y, mean.dtype))
         widths = jnp.stack([log_width, log_width], axis=-1)
         window = normalized_gaussian(mean, widths, jnp.zeros_like(log_width), positions)

@@ -52,8 +52,8 @@ class PolarV1(nn.Module):
       n_levels, n_pairs, kernel_size: L, M and k, odd, of the filters.
       finest_stride: samples of the finest level are taken every 1 or 2 pixels.
       gaze: 'scaled' or 'raw' features (`GazeEncoder`), or 'none'.
-      saccade_gate: q of the relaxation is 'learned' from the gaze code, or the 'speed' gate among its features.
-      gaze_gain: the gaze code scales the rate of each unit by exp(code . w), w learned; 0 at the start.
+      saccade_gate: q of the relaxation: 'learned' from the gaze code, or the gate of the 'speed' among its features.
+      gaze_gain: the gaze code scales the rate of each unit by exp(code . w); w = 0 at the start.
       normalization: the drive of each unit is divided by the contrast around it (`ContrastNormalization`).
       retinal_slip: add the image motion that the gaze causes, -pixels_per_degree dg/dt, to the learned velocity.
       max_velocity: of the learned part, pixels/s.
@@ -121,14 +121,8 @@ class PolarV1(nn.Module):
         self.bank = QuadratureBank(self.filters, *sizes, self.base_frequency, self.dtype, name="filters")
         if self.uses_gaze:
             self.gaze_encoder = GazeEncoder(self.code_width, self.gaze == "scaled", self.dt)
-            self.behavior_heads = BehaviorHeads(
-                self.n_levels,
-                self.n_pairs,
-                self.code_width,
-                self.max_velocity,
-                self.gaze == "scaled",
-                self.saccade_gate == "learned",
-            )
+            heads = (self.n_levels, self.n_pairs, self.code_width, self.max_velocity)
+            self.behavior_heads = BehaviorHeads(*heads, self.gaze == "scaled", self.saccade_gate == "learned")
         self._make_dynamics()
         n_features = len(self.summaries) * self.n_pairs
         self.units = make_readout(
