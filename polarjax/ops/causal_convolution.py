@@ -73,14 +73,14 @@ def filter_pixels(x: Float[Array, "H W B T C"], kernel: Float[Array, "K F"]) -> 
 def temporal_filters(n_taps: int, n_filters: int, rng: np.random.Generator) -> np.ndarray:
     """Returns [K, F]: a Gaussian in the middle of the taps, its first and second derivative, and noise; unit norm.
 
-    The Gaussian's standard deviation is an eighth of the taps. Beyond the third, filters are noise.
+    The Gaussian's standard deviation is a sixth of the taps. Beyond the third, filters are noise times the Gaussian.
 
     Source: scale-space derivatives, Koenderink (1988); the set is that of VisionCore's learned frontend.
     """
-    u = (np.arange(n_taps) - (n_taps - 1) / 2) / (n_taps / 8)
+    u = (np.arange(n_taps) - (n_taps - 1) / 2) / (n_taps / 6)
     gaussian = np.exp(-(u**2) / 2)
     shapes = [gaussian, -u * gaussian, (u**2 - 1) * gaussian]
-    shapes += [rng.normal(size=n_taps) for _ in range(n_filters - len(shapes))]
+    shapes += [rng.normal(size=n_taps) * gaussian for _ in range(n_filters - len(shapes))]
     filters = np.stack(shapes[:n_filters], axis=-1)
     return filters / np.linalg.norm(filters, axis=0)
 

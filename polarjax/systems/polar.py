@@ -1,4 +1,4 @@
-"""Polar-V1 and the linear-nonlinear floor as systems: model, Poisson loss and spikes of several sessions."""
+"""Polar-V1, the residual baseline and the linear-nonlinear floor: model, Poisson loss, spikes of several sessions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from polarjax.core import Batch, ConfigError, DataInfo, LossOutput, PyTree, Syst
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.models.readout import nested
+from polarjax.models.resnet_convgru import ResnetConvGRU
 
 FLOOR = "linear_nonlinear"
-MODELS = {"polar_v1": PolarV1, FLOOR: LinearNonlinear}
+MODELS = {"polar_v1": PolarV1, "resnet_convgru": ResnetConvGRU, FLOOR: LinearNonlinear}
 LOSS_TERMS = ("poisson",)
 TEMPORAL_PARAMETERS = ("rates", "alphas")
 SMALLEST_RATE = 1e-4
@@ -55,12 +56,15 @@ def build(config: Any, info: DataInfo) -> System:
         _, intermediates = module.apply(variables, batch.stimulus, batch.gaze, scored, method="predict")
         return variables | {"statistics": feature_statistics(intermediates["pooled"])}
 
-    def predict(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
+    def predict(
+        params: PyTree, model_state: PyTree, batch: Batch, dropout: Array | None = None
+    ) -> Float[Array, "B n N"]:
         given = (batch.stimulus, batch.gaze, batch.spikes.shape[1])
-        return module.apply({"params": params, **model_state}, *given, method="predict")[0]
+        rngs = None if dropout is None else {"dropout": dropout}
+        return module.apply({"params": params, **model_state}, *given, method="predict", rngs=rngs)[0]
 
     def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
-        log_rate = predict(params, state.model_state, batch)
+        log_rate = predict(params, state.model_state, batch, dropout=rng)
         terms = {"poisson": session_mean_nll(log_rate, batch, len(info.sessions))}
         total = sum((weights[name] * value for name, value in terms.items()), jnp.zeros(()))
         return LossOutput(total, {f"loss_{name}": value for name, value in terms.items()}, state.model_state)
@@ -88,7 +92,7 @@ def build(config: Any, info: DataInfo) -> System:
     return System(init, loss, predict, eval_sums, eval_metrics, param_group(config.model.name), constants)
 
 
-def make_module(config: Any, info: DataInfo) -> PolarV1 | LinearNonlinear:
+def make_module(config: Any, info: DataInfo) -> PolarV1 | ResnetConvGRU | LinearNonlinear:
     """Builds the Flax module of config.model for the sessions of `info`.
 
     Raises:
