@@ -62,8 +62,8 @@ def make_quick(config: ConfigDict) -> ConfigDict:
         config.data.burn_in = 16
         kwargs.update(frontend_filters=4, channels=(8, 16, 16), pools=(2, 0, 0), reductions=(2, 1, 1))
     else:
-        kwargs.update(channels=(8, 16), kernel_sizes=(9, 3), pools=(2, 0), reductions=(2, 1))
-    config.optim.groups.core.learning_rate = 3e-3
+        kwargs.update(channels=(8, 16), kernel_sizes=(7, 3), pools=(2, 0), reductions=(2, 1))
+    config.optim.groups.core.learning_rate = 8e-3
     config.optim.groups.readout.learning_rate = 1.5e-2
     config.optim.warmup_steps = 50
     return config
