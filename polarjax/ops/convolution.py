@@ -16,23 +16,35 @@ FEW_OUTPUTS, FEW_OUTPUTS_TILE, MANY_OUTPUTS_TILE = 8, 4, 2
 
 
 def correlate(
-    x: Float[Array, "S H W *B C"], kernel: Float[Array, "k k i O"], *, stride: int = 1, groups: int = 1
+    x: Float[Array, "S H W *B C"],
+    kernel: Float[Array, "k k i O"],
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    padded: bool = True,
 ) -> Float[Array, "S h w *B O"]:
-    """Correlates images with odd k x k kernels, zero padding k // 2, keeping every `stride`-th sample from 0.
+    """Correlates images with k x k kernels, keeping every `stride`-th sample from 0.
 
     Args:
       x: images; further batch axes may stand between pixels and channels.
       groups: 1 mixes all C channels (i = C); C treats each channel alone (i = 1, O a multiple of C).
+      padded: with k // 2 zeros around the image, k odd; False looks at whole neighbourhoods alone.
 
     Returns:
-      h = ceil(H / stride), w = ceil(W / stride); output sample i is centred on pixel i * stride.
+      Padded, h = ceil(H / stride), w likewise, and output sample i is centred on pixel i * stride; else
+      h = ceil((H - k + 1) / stride), and output sample i looks at the k pixels from i * stride.
     """
     plan = correlate_by_product if prefers_products() else correlate_by_convolution
-    return plan(x, kernel, stride=stride, groups=groups)
+    return plan(x, kernel, stride=stride, groups=groups, padded=padded)
 
 
 def correlate_by_convolution(
-    x: Float[Array, "S H W *B C"], kernel: Float[Array, "k k i O"], *, stride: int, groups: int
+    x: Float[Array, "S H W *B C"],
+    kernel: Float[Array, "k k i O"],
+    *,
+    stride: int,
+    groups: int,
+    padded: bool = True,
 ) -> Float[Array, "S h w *B O"]:
     """Computes `correlate` by the backend's convolution: the form for accelerators."""
     batch = (x.shape[0], *x.shape[3:-1])
@@ -41,7 +53,7 @@ def correlate_by_convolution(
         images,
         kernel,
         (stride, stride),
-        [(size // 2, size // 2) for size in kernel.shape[:2]],
+        [(size // 2, size // 2) if padded else (0, 0) for size in kernel.shape[:2]],
         dimension_numbers=LAYOUT,
         feature_group_count=groups,
         precision=jax.lax.Precision.HIGHEST,
@@ -50,7 +62,12 @@ def correlate_by_convolution(
 
 
 def correlate_by_product(
-    x: Float[Array, "S H W *B C"], kernel: Float[Array, "k k i O"], *, stride: int, groups: int
+    x: Float[Array, "S H W *B C"],
+    kernel: Float[Array, "k k i O"],
+    *,
+    stride: int,
+    groups: int,
+    padded: bool = True,
 ) -> Float[Array, "S h w *B O"]:
     """Computes `correlate` as one matrix product of image patches with shifted kernels: the form for CPUs.
 
@@ -58,13 +75,14 @@ def correlate_by_product(
     (k / s)^2 times; the price is a matrix with zeros. With few outputs copying takes the time, with many the product.
     """
     if groups > 1:
-        each = functools.partial(correlate_by_product, stride=stride, groups=1)
+        each = functools.partial(correlate_by_product, stride=stride, groups=1, padded=padded)
         kernels = kernel.reshape(*kernel.shape[:3], groups, -1)
         alone = jax.vmap(each, in_axes=(-1, -2), out_axes=-2)(x[..., None, :], kernels)
         return alone.reshape(*alone.shape[:-2], -1)
     tile = FEW_OUTPUTS_TILE if kernel.shape[3] <= FEW_OUTPUTS else MANY_OUTPUTS_TILE
-    height, width = (-(-side // stride) for side in x.shape[1:3])
-    patches = _patches(x, kernel.shape[0], stride, tile)
+    half = kernel.shape[0] // 2 if padded else 0
+    height, width = (-(-(side + 2 * half - kernel.shape[0] + 1) // stride) for side in x.shape[1:3])
+    patches = _patches(x, kernel.shape[0], stride, tile, half)
     matrix = _shifted_kernels(kernel, stride, tile).astype(patches.dtype)
     flat = patches.reshape(matrix.shape[0] * matrix.shape[1] * x.shape[-1], -1)
     product = jnp.dot(matrix.reshape(len(flat), -1).T, flat, precision="highest")
@@ -101,12 +119,11 @@ def band_patches(x: Float[Array, "R V C"], size: int, stride: int) -> Float[Arra
 
 
 def _patches(
-    x: Float[Array, "S H W *B C"], size: int, stride: int, tile: int
+    x: Float[Array, "S H W *B C"], size: int, stride: int, tile: int, half: int
 ) -> Float[Array, "p p C S n m *B"]:
     """Cuts what each tile of outputs reads, p = stride (tile - 1) + size pixels a side, for n x m tiles."""
     span, step = stride * (tile - 1) + size, stride * tile
-    counts = [-(-side // step) for side in x.shape[1:3]]
-    half = size // 2
+    counts = [-(-(side + 2 * half - size + 1) // step) for side in x.shape[1:3]]
     margins = [
         (half, max((count - 1) * step + span - half - side, 0))
         for count, side in zip(counts, x.shape[1:3], strict=True)

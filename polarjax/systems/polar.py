@@ -1,4 +1,4 @@
-"""Polar-V1 and the linear-nonlinear floor as systems: model, losses and spikes of several sessions."""
+"""Polar-V1, the residual baseline and the linear-nonlinear floor: model, losses, spikes of several sessions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from polarjax.models import bounds, constants, regularisers, silence
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.models.readout import nested
+from polarjax.models.resnet_convgru import ResnetConvGRU
 
 FLOOR = "linear_nonlinear"
-MODELS = {"polar_v1": PolarV1, FLOOR: LinearNonlinear}
+MODELS = {"polar_v1": PolarV1, "resnet_convgru": ResnetConvGRU, FLOOR: LinearNonlinear}
 LIKELIHOODS = POISSON, ZERO_INFLATED = ("poisson", "zero_inflated_poisson")
 CONSTANT_GROUPS: dict[tuple[str, ...], str] = {path: name for name, (path, _) in constants.PLACES.items()}
 SMALLEST_RATE = 1e-4
@@ -58,16 +59,19 @@ def build(config: Any, info: DataInfo) -> System:
         _, intermediates = module.apply(variables, batch.stimulus, batch.gaze, scored, method="predict")
         return variables | {"statistics": feature_statistics(intermediates["pooled"])}
 
-    def log_rates(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
+    def log_rates(
+        params: PyTree, model_state: PyTree, batch: Batch, dropout: Array | None = None
+    ) -> Float[Array, "B n N"]:
         given = (batch.stimulus, batch.gaze, batch.spikes.shape[1])
-        return module.apply({"params": params, **model_state}, *given, method="predict")[0]
+        rngs = None if dropout is None else {"dropout": dropout}
+        return module.apply({"params": params, **model_state}, *given, method="predict", rngs=rngs)[0]
 
     def predict(params: PyTree, model_state: PyTree, batch: Batch) -> Float[Array, "B n N"]:
         log_rate = log_rates(params, model_state, batch)
         return silence.log_mean(params, log_rate) if module.zero_inflated else log_rate
 
     def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
-        log_rate = log_rates(params, state.model_state, batch)
+        log_rate = log_rates(params, state.model_state, batch, dropout=rng)
         silent = silence.silence(params, len(log_rate)) if module.zero_inflated else None
         name = ZERO_INFLATED if module.zero_inflated else POISSON
         terms = {name: session_mean_nll(log_rate, batch, len(info.sessions), silent)}
@@ -103,7 +107,7 @@ def build(config: Any, info: DataInfo) -> System:
     return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project)
 
 
-def make_module(config: Any, info: DataInfo) -> PolarV1 | LinearNonlinear:
+def make_module(config: Any, info: DataInfo) -> PolarV1 | ResnetConvGRU | LinearNonlinear:
     """Builds the Flax module of config.model for the sessions of `info`.
 
     Raises:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import runpy
 import shutil
 
 import jax
@@ -21,21 +22,27 @@ from polarjax.reports import evaluate
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 POLAR = [path for path in CONFIGS if path.stem.startswith("polar")]
-FORMS = [*((path, "") for path in CONFIGS), *((path, "quick") for path in POLAR)]
+RESNET, FLOOR = (ROOT / "configs" / f"{name}.py" for name in ("resnet_convgru", "linear_nonlinear"))
+FORMS = [
+    *((path, "") for path in CONFIGS),
+    *((path, "quick") for path in (*POLAR, RESNET, FLOOR)),
+    *((RESNET, variant) for variant in ("learned", "learned-quick")),
+]
 SMALL = {
     "data.virtual.minutes": "0.5",
     "data.burn_in": "4",
     "data.predicted": "28",
     "data.batch_size": "16",
-    "model.kwargs.n_levels": "1",
-    "model.kwargs.n_pairs": "2",
-    "model.kwargs.kernel_size": "5",
-    "model.kwargs.code_width": "4",
     "optim.warmup_steps": "1",
     "train.num_steps": "4",
     "train.eval_every": "4",
     "train.save_every": "2",
     "train.eval_batches": "1",
+}
+SMALL_POLAR = {"n_levels": "1", "n_pairs": "2", "kernel_size": "5", "code_width": "4"}
+SMALL_MODELS = {
+    "resnet_convgru": {"channels": "(2,2)", "kernel_sizes": "(3,3)", "hidden": "2", "code_width": "4"},
+    "linear_nonlinear": {"n_lags": "5"},
 }
 INFO = DataInfo(
     tuple(
@@ -89,6 +96,23 @@ def test_the_constants_start_where_the_documents_say(name, constants):
     assert (kwargs.fixation_rate, kwargs.saccade_rate, kwargs.alpha_fast, kwargs.alpha_slow) == constants
 
 
+@pytest.mark.parametrize(("variant", "channels"), [("", (128, 256)), ("learned", (8, 256, 128))])
+def test_the_full_baseline_has_the_documented_size_and_recipe(variant, channels):
+    settings = load(RESNET, variant)
+    kwargs, optim = settings.model.kwargs, settings.optim
+    assert (kwargs.channels, kwargs.hidden, kwargs.code_width) == (channels, 128, 32)
+    assert kwargs.get("frontend_filters", 0) == (4 if variant else 0)
+    assert optim.groups.core.learning_rate == 2 * optim.groups.readout.learning_rate == 2e-3
+    assert {group.weight_decay for group in optim.groups.values()} == {5e-5}
+    assert (optim.clip_norm, optim.warmup_steps) == (10.0, 10 * 1024)
+
+
+@pytest.mark.parametrize("path", [RESNET, FLOOR], ids=lambda path: path.stem)
+def test_a_variant_that_is_unknown_is_refused_with_those_that_are_not(path):
+    with pytest.raises(ValueError, match="unknown variant 'slow'; allowed are '', 'quick'"):
+        runpy.run_path(str(path))["get_config"]("slow")
+
+
 class Trained(Exception):
     """Raised in place of a report that is not looked at."""
 
@@ -115,7 +139,10 @@ def train(flags, monkeypatch):
             if not reports:
                 patch.setattr(evaluate, "write_report", no_report)
             floor = f"--config.train.floor_steps={floor_steps}"
-            command.main([f"--config={ROOT}/configs/{name}.py:quick", f"--workdir={workdir}", floor, *flags])
+            kwargs = SMALL_MODELS.get(name, SMALL_POLAR).items()
+            model = [f"--config.model.kwargs.{key}={value}" for key, value in kwargs]
+            place = [f"--config={ROOT}/configs/{name}.py:quick", f"--workdir={workdir}"]
+            command.main([*place, floor, *flags, *model])
 
     return run
 
@@ -154,7 +181,7 @@ def test_a_run_killed_in_its_model_and_stopped_in_its_floor_ends_as_one_that_was
     assert printed.endswith(f"report: {parts}/eval/4/report.html\n")
 
 
-@pytest.mark.parametrize("name", ["polar_minimal", "polar_reference"])
+@pytest.mark.parametrize("name", ["polar_minimal", "polar_reference", "resnet_convgru", "linear_nonlinear"])
 def test_a_run_of_another_model_that_was_killed_ends_as_one_that_was_not(name, train, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):

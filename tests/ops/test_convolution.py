@@ -87,3 +87,18 @@ def test_an_impulse_returns_the_kernel_turned_around_its_centre(form):
     impulse[0, 2, 2, 0] = 1
     response = jax.jit(functools.partial(form, stride=1, groups=1))(impulse, kernel)
     np.testing.assert_array_equal(response[0, 1:4, 1:4, 0], kernel[::-1, ::-1, 0, 0])
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (4, 2), (5, 3)])
+def test_without_padding_only_whole_neighbourhoods_count(form, size, stride):
+    x, kernel = draw((2, 9, 8, 3), size, 1)
+    expected = np.zeros((2, 9 - size + 1, 8 - size + 1, 4))
+    for b, out, i in np.ndindex(2, 4, 3):
+        image, weights = np.asarray(x[b, :, :, i]), np.asarray(kernel[:, :, i, out])
+        expected[b, :, :, out] += scipy.signal.correlate2d(image, weights, "valid")
+    moved = jnp.moveaxis(x, 0, 2)[None]
+    actual = form(moved, kernel, stride=stride, groups=1, padded=False)[0]
+    np.testing.assert_allclose(
+        np.moveaxis(actual, 2, 0), expected[:, ::stride, ::stride], rtol=2e-5, atol=2e-5
+    )
