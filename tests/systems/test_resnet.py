@@ -32,7 +32,8 @@ INFO = DataInfo(
 
 def config_of(**kwargs):
     model = {"name": "resnet_convgru", "kwargs": KWARGS | kwargs}
-    fields = {"system": "polar", "model": model, "loss": {"weights": {"poisson": 1.0}}}
+    fields = {"system": "polar", "model": model, "loss": polar.poisson_loss()}
+    fields |= {"optim": {"bounds": {}}, "train": {"num_steps": 10}}
     return ml_collections.ConfigDict(fields)
 
 
@@ -47,7 +48,7 @@ def batch():
 class State:
     """What a loss reads of the training state."""
 
-    model_state = {}
+    model_state, step = {}, 0
 
     def __init__(self, params):
         self.params = params
