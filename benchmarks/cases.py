@@ -19,6 +19,7 @@ from polarjax.engine.optim import OptimConfig, make_optimizer
 from polarjax.engine.state import TrainState, to_host
 from polarjax.engine.step import make_train_step
 from polarjax.interop.visioncore_config import module_kwargs
+from polarjax.models.constants import names_of
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.systems.polar import make_module
 
@@ -142,7 +143,11 @@ def make_system(case: Case) -> tuple[Any, System]:
     config.optim.update(
         warmup_steps=0, schedule="constant", micro_batches=case.micro_batches or jax.device_count()
     )
-    return config, systems.build(config, make_info(case.sizes, case.sessions))
+    info = make_info(case.sizes, case.sessions)
+    with config.ignore_type():
+        for name in set(polar.CONSTANTS) - set(names_of(make_module(config, info))):
+            config.optim.groups[name] = None
+    return config, systems.build(config, info)
 
 
 def make_model(case: Case) -> PolarV1:

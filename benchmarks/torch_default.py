@@ -35,6 +35,7 @@ HEADS = {
     "offset": "head_rho",
 }
 READOUT = ("mean", "log_width", "angle", "kernel", "bias")
+NORMALIZATION = ("log_width", "log_semi_saturation")
 
 
 def safe_scale(even: Tensor, odd: Tensor) -> Tensor:
@@ -77,6 +78,8 @@ class TorchDefault(nn.Module):
         shapes = ((n_units, 2), (n_units, 2), (n_units,), (n_units, levels, depth), (n_units,))
         for name, shape in zip(READOUT, shapes, strict=True):
             setattr(self, f"readout_{name}", nn.Parameter(torch.zeros(shape)))
+        for name in NORMALIZATION:
+            setattr(self, f"contrast_{name}", nn.Parameter(torch.zeros(n_units)))
         self.register_buffer("feature_mean", torch.zeros(levels, depth))
         self.register_buffer("feature_scale", torch.ones(levels, depth))
         angle = math.pi * torch.arange(pairs, dtype=torch.float64) / pairs
@@ -101,9 +104,19 @@ class TorchDefault(nn.Module):
             features = self._remember(even, odd, rest, decay, drive_gain, angle[:, :, level])
             pooled.append(torch.einsum("bdhw,nhw->bnd", features, self._window(level, *band.shape[2:])))
             image = lower
-        standard = (torch.stack(pooled, 2) - self.feature_mean) / self.feature_scale
-        drive = torch.einsum("bnld,nld->bn", standard, self.readout_kernel) + self.readout_bias
+        kernel = self.readout_kernel / self.feature_scale
+        bias = self.readout_bias - (kernel * self.feature_mean).sum((1, 2))
+        driven = torch.einsum("bnld,nld->bn", torch.stack(pooled, 2), kernel)
+        half = self.contrast_log_semi_saturation.exp()
+        drive = bias + driven * 2 * half / (half + self._contrast(stimulus[:, 0, -1]))
         return torch.log(functional.softplus(drive) * self.mean_count + LOG_RATE_FLOOR)
+
+    def _contrast(self, frame: Tensor) -> Tensor:
+        """Returns the RMS contrast [B, N] of frames [B, H, W] around each unit."""
+        width = self.contrast_log_width[:, None].expand(-1, 2)
+        window = self._gaussian(width, torch.zeros_like(self.readout_angle), 0, *frame.shape[1:])
+        mean, power = (torch.einsum("bhw,nhw->bn", x, window) for x in (frame, frame**2))
+        return (power - mean**2).clamp_min(POWER_FLOOR).sqrt()
 
     def _motion(self, gaze: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns decay and drive gain [B, T] and the phase step [B, T, L, M]."""
@@ -157,12 +170,15 @@ class TorchDefault(nn.Module):
 
     def _window(self, level: int, height: int, width: int) -> Tensor:
         """Returns each unit's normalised Gaussian [N, h, w] over the samples of a level."""
+        return self._gaussian(self.readout_log_width, self.readout_angle, level, height, width)
+
+    def _gaussian(self, log_width: Tensor, angle: Tensor, level: int, height: int, width: int) -> Tensor:
         place, middle = self.readout_mean, (self.side - 1) / 2
         x = (torch.arange(width, dtype=place.dtype) * 2**level - middle) / self.pixels_per_degree
         y = (middle - torch.arange(height, dtype=place.dtype) * 2**level) / self.pixels_per_degree
         x, y = x[None, None] - place[:, 0, None, None], y[None, :, None] - place[:, 1, None, None]
-        cosine, sine = self.readout_angle.cos()[:, None, None], self.readout_angle.sin()[:, None, None]
-        inverse = torch.exp(-self.readout_log_width)[:, :, None, None]
+        cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
+        inverse = torch.exp(-log_width)[:, :, None, None]
         u, v = (cosine * x + sine * y) * inverse[:, 0], (-sine * x + cosine * y) * inverse[:, 1]
         return torch.softmax((-(u**2 + v**2) / 2).flatten(1), dim=1).unflatten(1, (height, width))
 
@@ -210,4 +226,8 @@ class TorchDefault(nn.Module):
         places += [(getattr(self, name), ("rates", name), None) for name in ("log_fixation", "log_saccade")]
         places += [(getattr(self, name), ("alphas", name), None) for name in ("fast_logit", "slow_logit")]
         places += [(getattr(self, f"readout_{name}"), ("readout", name), None) for name in READOUT]
+        places += [
+            (getattr(self, f"contrast_{name}"), ("readout", "normalize", name), None)
+            for name in NORMALIZATION
+        ]
         return [*places, (self.resting_amplitude, ("resting_amplitude",), None)]

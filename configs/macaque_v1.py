@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.update(burn_in=0, predicted=1, batch_size=48)
     config.model.kwargs.update(n_levels=4, n_pairs=16, kernel_size=9, finest_stride=2, base_frequency=0.25)
     config.model.kwargs.update(gaze="none", dynamics="none", summaries=("last", "even", "odd"))
-    config.model.kwargs.update(initial_width=0.09375, surround=4.0)
+    config.model.kwargs.update(initial_width=0.09375, surround=4.0, normalization=False)
     with config.ignore_type():
         for name in ("core", *polar.CONSTANTS):
             config.optim.groups[name] = None

@@ -47,6 +47,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.kwargs.alpha_fast = 0.74
     config.model.kwargs.alpha_slow = 0.95
     config.model.kwargs.start = "drive"
+    config.model.kwargs.gaze = "scaled"
+    config.model.kwargs.dynamics = "recurrent"
+    config.model.kwargs.saccade_gate = "learned"
+    config.model.kwargs.gaze_gain = False
+    config.model.kwargs.normalization = True
     config.model.kwargs.zero_inflated = False
     config.model.kwargs.dtype = "float32"
 
@@ -109,11 +114,13 @@ def make_quick(config: ConfigDict) -> ConfigDict:
     config.model.kwargs.finest_stride = 2
     config.model.kwargs.initial_width = 0.06
     config.model.kwargs.code_width = 32
-    config.model.kwargs.summaries = ("last", "fast", "slow", "derivative", "even", "odd")
+    # Averages of amplitudes that remember are much alike, and in some hundred steps they help less than they cost.
+    config.model.kwargs.summaries = ("last", "even", "odd")
 
     config.optim.groups.core.learning_rate = 3e-3
-    for name in CONSTANTS:
-        config.optim.groups[name].learning_rate = 1e-2
+    config.optim.groups.lambda_fix.learning_rate = config.optim.groups.lambda_sac.learning_rate = 3e-2
+    with config.ignore_type():
+        config.optim.groups.alpha_fast = config.optim.groups.alpha_slow = None
     config.optim.groups.readout.learning_rate = 1.5e-2
     config.optim.warmup_steps = 50
     config.optim.micro_batches = 4

@@ -9,8 +9,9 @@ QUESTION = (
 SEEDS = (0, 1, 2)
 REFERENCE = "polar"
 OTHERS = ("polar_reference", "polar_minimal", "resnet_convgru", "linear_nonlinear")
+SHORT = {"train.num_steps": 400}
 RUNS = [
-    ("polar", "configs/polar.py:quick", {}),
-    *((name, f"configs/{name}.py:quick", {}) for name in OTHERS),
-    *((f"{name}_time", f"configs/{name}.py:quick", {}, {"as_long_as": "polar"}) for name in OTHERS),
+    ("polar", "configs/polar.py:quick", SHORT),
+    *((name, f"configs/{name}.py:quick", SHORT) for name in OTHERS),
+    *((f"{name}_time", f"configs/{name}.py:quick", SHORT, {"as_long_as": "polar"}) for name in OTHERS),
 ]
