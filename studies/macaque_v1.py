@@ -8,10 +8,13 @@ QUESTION = "What explains macaque V1 under images of movies that the model never
 SEEDS = (0, 1, 2)
 REFERENCE = "polar"
 CONFIG = "configs/macaque_v1.py"
+# The best of the evaluations on the validation movies is kept.
+SAVED = {"train.eval_every": 50, "train.save_every": 50}
 RUNS = [
-    ("polar", CONFIG, {"train.floor_steps": 400}),
-    ("narrow_surround", CONFIG, {"model.kwargs.surround": 2.0}),
-    ("amplitude_only", CONFIG, {"model.kwargs.summaries": ("last",)}),
-    ("phase_only", CONFIG, {"model.kwargs.summaries": ("even", "odd")}),
-    ("no_decay", CONFIG, {"optim.groups.readout.weight_decay": 0.0}),
+    ("polar", CONFIG, SAVED | {"train.floor_steps": 400}),
+    ("polar_reference", f"{CONFIG}:reference", SAVED),
+    ("resnet_convgru", f"{CONFIG}:resnet_convgru", SAVED),
+    ("normalized", CONFIG, SAVED | {"model.kwargs.normalization": True}),
+    ("amplitude_only", CONFIG, SAVED | {"model.kwargs.summaries": ("last",)}),
+    ("phase_only", CONFIG, SAVED | {"model.kwargs.summaries": ("even", "odd")}),
 ]

@@ -27,6 +27,7 @@ FORMS = [
     *((path, "") for path in CONFIGS),
     *((path, "quick") for path in (*POLAR, RESNET, FLOOR)),
     *((RESNET, variant) for variant in ("learned", "learned-quick")),
+    *((ROOT / "configs" / "macaque_v1.py", variant) for variant in ("reference", "resnet_convgru")),
 ]
 SMALL = {
     "data.virtual.minutes": "0.5",
