@@ -181,6 +181,15 @@ class Data(NamedTuple):
     close: Callable[[], None]
 
 
+def as_numbers(values: Any) -> tuple[float, ...]:
+    """Returns a tuple or list of numbers as floats; () for anything else."""
+    if not isinstance(values, tuple | list):
+        return ()
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+        return ()
+    return tuple(map(float, values))
+
+
 def closest(name: str, allowed: Iterable[str]) -> str:
     """Returns ', did you mean ..?' for a misspelt name, or the allowed names where none is near."""
     allowed = sorted(allowed)

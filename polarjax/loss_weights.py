@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polarjax.core import ConfigError
+from polarjax.core import ConfigError, as_numbers
 
 
 class LossWeights(NamedTuple):
@@ -71,10 +71,10 @@ def _exactly(where: str, what: str, section: Any, names: tuple[str, ...]) -> dic
 
 
 def _read_shares(name: str, shares: Any) -> tuple[float, float]:
-    pair = tuple(shares) if isinstance(shares, tuple | list) else ()
+    pair = as_numbers(shares)
     if len(pair) != 2 or not 0 <= pair[0] < pair[1] <= 1:
         raise ConfigError(
             f"config.loss.schedules.{name} is {shares!r}; allowed are None and (start, end), shares of the run with "
             "0 <= start < end <= 1."
         )
-    return float(pair[0]), float(pair[1])
+    return pair[0], pair[1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from polarjax.core import Batch
+
 LOG_RATE_RANGE = (-20.0, 10.0)
 EPSILON = 1e-8
 
@@ -59,6 +61,35 @@ def zero_inflated_poisson_nll(
     none = -jnp.log(silence + (1.0 - silence) * jnp.exp(-rate) + EPSILON)
     some = -(jnp.log(1.0 - silence + EPSILON) + count * jnp.log(rate + EPSILON) - rate)
     return _masked_mean(jnp.where(count > 0, some, none), mask)
+
+
+def by_session(x: Float[Array, "B n N"], n_sessions: int) -> Float[Array, "b n S N"]:
+    """Splits the batch axis: example i belongs to session i % S."""
+    return jnp.moveaxis(x.reshape(-1, n_sessions, *x.shape[1:]), 1, 2)
+
+
+def session_mean_nll(
+    log_rate: Float[Array, "B n N"],
+    batch: Batch,
+    n_sessions: int,
+    silent: Float[Array, "B 1 N"] | None = None,
+) -> Float[Array, ""]:
+    """Averages the masked loss over sessions by their weights, so that many units do not outweigh few.
+
+    Args:
+      log_rate: log r of every bin that is not silent.
+      batch: the counts; a session's mask of all its bins is 0 or the session's weight.
+      n_sessions: S.
+      silent: pi of the zero-inflated Poisson loss; None for the Poisson loss.
+    """
+    given = [log_rate, batch.spikes, batch.valid]
+    given += [] if silent is None else [jnp.broadcast_to(silent, log_rate.shape)]
+    grouped = [by_session(x, n_sessions) for x in given]
+    nll = poisson_nll if silent is None else zero_inflated_poisson_nll
+    # The mean of a session knows nothing of its weight, which its mask has in every scored bin.
+    weight = grouped[2].max((0, 1, 3))
+    per_session = [weight[s] * nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
+    return jnp.mean(jnp.stack(per_session))
 
 
 def _masked_mean(values, mask):

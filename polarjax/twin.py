@@ -21,6 +21,7 @@ STIMULUS_LIMIT = 1.5
 
 
 class _Session(NamedTuple):
+    window: Callable[..., np.ndarray]
     initial: Callable[[int], PyTree]
     advance: Callable[..., tuple[PyTree, np.ndarray]]
 
@@ -60,8 +61,7 @@ class Twin:
         functions = self._functions(session)
         stimulus = self._checked_stimulus(stimulus, ("B", "T"))
         gaze = self._checked_gaze(gaze, stimulus.shape[:2], ("B", "T"))
-        _, rate = functions.advance(functions.initial(len(stimulus)), stimulus, gaze)
-        return rate[:, -1]
+        return functions.window(stimulus, gaze)
 
     def stream(self, session: str) -> Stream:
         """Starts a movie of any length: a stream with a fresh state.
@@ -90,13 +90,16 @@ class Twin:
     def _make_functions(self, index):
         variables = polar.select_session(self._variables, self.info, index, self.config.model.name)
         variables = jax.tree.map(jnp.asarray, variables)
-        initial, advance = polar.make_stream(self.config, self.info, index)
+        window, initial, advance = polar.make_predictors(self.config, self.info, index)
+
+        def last_rates(stimulus, gaze):
+            return np.exp(np.asarray(window(variables, stimulus, gaze)))
 
         def rates(memory, stimulus, gaze):
             memory, log_rate = advance(variables, memory, stimulus, gaze)
             return memory, np.exp(np.asarray(log_rate))
 
-        return _Session(functools.partial(initial, variables), rates)
+        return _Session(last_rates, functools.partial(initial, variables), rates)
 
     def _checked_stimulus(self, stimulus, leading):
         stimulus = np.asarray(stimulus)
@@ -125,7 +128,7 @@ class Twin:
         expected = f"[{', '.join(names)}, 2] = {(*leading, 2)}"
         if gaze is None:
             raise ConfigError(
-                f"gaze is missing: model {self.config.model.name} computes saccade gate and retinal slip from it; "
+                f"gaze is missing: the rates of model {self.config.model.name} depend on it; "
                 f"expected degrees, x right and y up, {expected}"
             )
         gaze = np.asarray(gaze, np.float32)

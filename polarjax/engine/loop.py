@@ -178,12 +178,15 @@ def _compile(
 
 
 def _intervals(settings: TrainConfig, step: int) -> tuple[bool, bool, bool, bool]:
-    """Returns whether a step is the last one, and whether it is logged, evaluated and saved."""
+    """Returns whether a step is the last one, and whether it is logged, evaluated and saved.
+
+    Where an evaluation may end the run, it is logged: the numbers since the line before are those of the last line.
+    """
     last = step == settings.num_steps
     logs, evaluates, saves = (
         last or step % every == 0 for every in (settings.log_every, settings.eval_every, settings.save_every)
     )
-    return last, logs, evaluates, saves
+    return last, logs or (evaluates and settings.patience > 0), evaluates, saves
 
 
 def _values(system: System, optimizer: Optimizer, state: TrainState, step: int) -> dict[str, Any]:
@@ -258,7 +261,7 @@ def _continue_or_begin(
             for new in changes
         ),
         f"continuing from step {meta['step']}",
-        *([f"the run has ended: {meta['ended']}"] if meta.get("ended") else []),
+        *([f"the run has ended: {meta['ended']}"] if meta.get("ended") and not changes else []),
     ]
     return _Begin(
         sharding.put_replicated(matched, mesh),

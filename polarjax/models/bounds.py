@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from polarjax.core import ConfigError, PyTree, closest
+from polarjax.core import ConfigError, PyTree, as_numbers, closest
 from polarjax.models import constants
 
 WIDTH = "width_deg"
@@ -81,11 +81,11 @@ def _read_widths(model: Any, limits: Any) -> WidthBounds:
             f"config.optim.bounds.{WIDTH} is {limits!r}, but the model has no readout with widths in degrees; "
             "set it to None."
         )
-    values = tuple(limits) if isinstance(limits, tuple | list) else ()
+    values = as_numbers(limits)
     low, start, end, share = (*values, values[-1], 1.0) if len(values) == 2 else (*values, *(0.0,) * 4)[:4]
     if len(values) not in (2, 4) or not (0 < low < min(start, end) < math.inf and 0 < share <= 1):
         raise ConfigError(
             f"config.optim.bounds.{WIDTH} is {limits!r}; allowed are None, (low, high) and (low, high at the start, "
             "high at the end, share of the run until then), with 0 < low < high and 0 < share <= 1."
         )
-    return WidthBounds(float(low), float(start), float(end), float(share))
+    return WidthBounds(low, start, end, share)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from polarjax.core import ConfigError, PyTree
+from polarjax.core import ConfigError, PyTree, as_numbers
 
 # Name of a constant -> where its parameter lies, and the attribute of the model with its start.
 PLACES: dict[str, tuple[tuple[str, str], str]] = {
@@ -85,25 +85,34 @@ def read_bounds(model: Any, bounds: Mapping[str, Any]) -> dict[str, tuple[float,
     """Returns {constant: (low, high)} of those entries of config.optim.bounds that are not None.
 
     Raises:
-      ConfigError: the model lacks the constant, or the value is not two numbers in order that it can have.
+      ConfigError: the model lacks the constant, the value is not two numbers in order that it can have, or the constant
+        starts outside, from where the first step would move it, frozen or not.
     """
     for name, limits in bounds.items():
         if limits is not None and name not in names_of(model):
             raise ConfigError(
                 f"config.optim.bounds.{name} is {limits!r}, but the model has no {name}; set it to None."
             )
-    return {name: _read_pair(name, limits) for name, limits in bounds.items() if limits is not None}
+    pairs = {name: _read_pair(name, limits) for name, limits in bounds.items() if limits is not None}
+    for name, (low, high) in pairs.items():
+        start = getattr(model, PLACES[name][1])
+        if not low <= start <= high:
+            raise ConfigError(
+                f"config.optim.bounds.{name} is {(low, high)}, but its start, config.model.kwargs.{PLACES[name][1]}, "
+                f"is {start}; a start lies inside the bounds."
+            )
+    return pairs
 
 
 def _read_pair(name: str, bounds: Any) -> tuple[float, float]:
     highest = math.inf if name.startswith("lambda") else 1.0
-    pair = tuple(bounds) if isinstance(bounds, tuple | list) else ()
+    pair = as_numbers(bounds)
     if len(pair) != 2 or not 0 < pair[0] < pair[1] <= highest:
         raise ConfigError(
             f"config.optim.bounds.{name} is {bounds!r}; allowed are None and (low, high) with 0 < low < high"
             f"{'' if math.isinf(highest) else ' <= 1'}."
         )
-    return float(pair[0]), float(pair[1])
+    return pair[0], pair[1]
 
 
 def clip_constants(model: Any, params: PyTree, bounds: Mapping[str, tuple[float, float]]) -> PyTree:

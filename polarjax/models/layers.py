@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polarjax.core import ConfigError
 from polarjax.ops import gaze as gaze_ops
 from polarjax.ops.convolution import band_patches, correlate, cut_rows
 from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, mix_planes, separable_quadrature
@@ -146,12 +147,12 @@ class GazeEncoder(nn.Module):
     @nn.compact
     def __call__(
         self, gaze: Float[Array, "B T 2"], memory: gaze_ops.GazeMemory
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "B T"], gaze_ops.GazeMemory]:
-        """Returns the code, the saccade gate of its features and the memory for the frames to come."""
+    ) -> tuple[Float[Array, "B T D"], gaze_ops.GazeMemory]:
+        """Returns the code and the memory for the frames to come."""
         k = self.n_frequencies
         # The reference starts all frequencies equal, so they stay equal; octaves apart they can specialise.
         frequencies = np.log((0.5 ** np.arange(k)) if self.scaled else np.full(k, 1 / 64))
-        threshold, sharpness = (20.0, 0.2) if self.scaled else (200.0, 0.05)
+        threshold, sharpness = gaze_ops.SACCADE_GATE if self.scaled else (200.0, 0.05)
 
         def features_of(position: Array, axis: str) -> Array:
             start = jnp.asarray(frequencies, jnp.float32)
@@ -168,8 +169,27 @@ class GazeEncoder(nn.Module):
             gaze, memory, positions, gate, dt=self.dt, scaled=self.scaled
         )
         hidden = nn.gelu(nn.Dense(self.width, name="hidden")(features), approximate=False)
-        code = nn.gelu(nn.Dense(self.width, name="code")(hidden), approximate=False)
-        return code, features[..., gaze_ops.GATE_FEATURE], memory
+        return nn.gelu(nn.Dense(self.width, name="code")(hidden), approximate=False), memory
+
+
+def start_gaze(
+    gaze: Float[Array, "B T 2"] | None, memory: gaze_ops.GazeMemory, n_seen: Array, kind: str
+) -> tuple[Float[Array, "B T 2"], gaze_ops.GazeMemory]:
+    """Returns the gaze, and what its code goes on from: the memory, or the first frame where nothing was seen.
+
+    Raises:
+      ConfigError: there is no gaze.
+    """
+    if gaze is None:
+        raise ConfigError(
+            f"This model needs the gaze trace [B, T, 2] in degrees (config.model.kwargs.gaze is {kind!r}), got none. "
+            "Pass gaze, or train with config.model.kwargs.gaze='none'."
+        )
+
+    def begun(first: Array, carried: Array) -> Array:
+        return jnp.where(n_seen == 0, first, carried.astype(first.dtype))
+
+    return gaze, jax.tree.map(begun, gaze_ops.initial_memory(gaze), memory)
 
 
 class Behavior(NamedTuple):

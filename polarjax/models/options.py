@@ -58,6 +58,11 @@ def check_options(model: Any) -> None:
             f"config.model.kwargs.surround is {model.surround!r} with readout {model.readout!r}; allowed are None, and "
             "with readout 'shared' a number above 1, the ratio of the widths."
         )
+    if model.saccade_gate == "speed" and not model.uses_gaze:
+        raise ConfigError(
+            f"config.model.kwargs.saccade_gate is 'speed' with gaze {model.gaze!r} and dynamics {model.dynamics!r}: "
+            "there is no speed to gate. Leave it 'learned', or set gaze and dynamics to something other than 'none'."
+        )
     if model.normalization and model.readout != "shared":
         raise ConfigError(
             f"config.model.kwargs.normalization is True with readout {model.readout!r}: a unit needs one place on the "

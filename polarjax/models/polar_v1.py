@@ -17,15 +17,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polarjax.core import ConfigError
 from polarjax.models import causal_pass, segment_pass, window_pass
 from polarjax.models.causal_pass import Memory
 from polarjax.models.constants import initial_alphas, initial_rates, time_constants
-from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank, rest
+from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank, rest, start_gaze
 from polarjax.models.options import check_options
 from polarjax.models.readout import level_shapes, make_readout, mix, softplus_log_rate
 from polarjax.ops import dynamics, summaries
@@ -52,7 +50,7 @@ class PolarV1(nn.Module):
       n_levels, n_pairs, kernel_size: L, M and k, odd, of the filters.
       finest_stride: samples of the finest level are taken every 1 or 2 pixels.
       gaze: 'scaled' or 'raw' features (`GazeEncoder`), or 'none'.
-      saccade_gate: q of the relaxation: 'learned' from the gaze code, or the gate of the 'speed' among its features.
+      saccade_gate: q of the relaxation: 'learned' from the gaze code, or 'speed', sigma(0.2 s/deg (speed - 20 deg/s)).
       gaze_gain: the gaze code scales the rate of each unit by exp(code . w); w = 0 at the start.
       normalization: the drive of each unit is divided by the contrast around it (`ContrastNormalization`).
       retinal_slip: add the image motion that the gaze causes, -pixels_per_degree dg/dt, to the learned velocity.
@@ -264,22 +262,14 @@ class PolarV1(nn.Module):
         return causal_pass.motion(behavior, self._constants(), waves, self.dt), behavior, gaze_memory
 
     def _read_gaze(self, gaze: Array | None, memory: Memory, dtype: Any) -> tuple[Behavior, Any]:
-        if gaze is None:
-            raise ConfigError(
-                f"This model needs the gaze trace [B, T, 2] in degrees (config.model.kwargs.gaze is {self.gaze!r}), "
-                "got none. Pass gaze, or train with config.model.kwargs.gaze='none'."
-            )
-        gaze = gaze.astype(dtype)
-        start = jax.tree.map(
-            lambda first, carried: jnp.where(memory.n_seen == 0, first, carried.astype(first.dtype)),
-            gaze_ops.initial_memory(gaze),
-            memory.gaze,
-        )
-        code, gate, gaze_memory = self.gaze_encoder(gaze, start)
+        given = None if gaze is None else gaze.astype(dtype)
+        gaze, start = start_gaze(given, memory.gaze, memory.n_seen, self.gaze)
+        code, gaze_memory = self.gaze_encoder(gaze, start)
+        motion, (threshold, sharpness) = gaze_ops.kinematics(gaze, start, dt=self.dt), gaze_ops.SACCADE_GATE
+        gate = gaze_ops.saccade_gate(motion.speed, jnp.log(threshold), jnp.asarray(sharpness))
         behavior = self.behavior_heads(code, gate)
         if self.retinal_slip:
-            velocity = gaze_ops.kinematics(gaze, start, dt=self.dt).velocity
-            slip = gaze_ops.retinal_slip(velocity, self.pixels_per_degree)
+            slip = gaze_ops.retinal_slip(motion.velocity, self.pixels_per_degree)
             behavior = behavior._replace(velocity=behavior.velocity + slip)
         return behavior, gaze_memory
 

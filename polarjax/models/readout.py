@@ -144,16 +144,19 @@ class GaussianReadout(nn.Module):
                 correlated_gaussian(self.mean[:, :, i], self.log_width[:, :, i], self.tilt[:, :, i], shape)
                 for i, shape in enumerate(shapes)
             ]
-        windows = []
-        for shape, stride in zip(shapes, self.level_strides, strict=True):
-            x, y = level_positions(shape, frame_shape, stride, self.pixels_per_degree)
-            positions = (jnp.asarray(x, self.mean.dtype), jnp.asarray(y, self.mean.dtype))
-            widths = [self.log_width] + (
-                [] if self.surround is None else [self.log_width + np.log(self.surround)]
-            )
-            each = [normalized_gaussian(self.mean, width, self.tilt, positions) for width in widths]
-            windows.append(jnp.concatenate(each, axis=1))
-        return windows
+        return [
+            self.windows_on(*level_positions(shape, frame_shape, stride, self.pixels_per_degree))
+            for shape, stride in zip(shapes, self.level_strides, strict=True)
+        ]
+
+    def windows_on(self, x: np.ndarray, y: np.ndarray) -> Float[Array, "S W h w"]:
+        """Returns the pooling windows over samples at x [w] and y [h], degrees ('shared')."""
+        positions = (jnp.asarray(x, self.mean.dtype), jnp.asarray(y, self.mean.dtype))
+        widths = [self.log_width]
+        if self.surround is not None:
+            widths.append(self.log_width + np.log(self.surround))
+        each = [normalized_gaussian(self.mean, width, self.tilt, positions) for width in widths]
+        return jnp.concatenate(each, axis=1)
 
     def normalized_drive(
         self, drive: Float[Array, "n B N"], bias: Float[Array, "S N"], stimulus: Float[Array, "B n H W C"]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.core import ConfigError, PyTree
-from polarjax.models.constants import distance_from_start
+from polarjax.models.constants import distance_from_start, names_of
 
 FEATURE_TERMS = ("feature_l1", "feature_group_lasso")
 TERMS = ("constants", *FEATURE_TERMS)
@@ -47,8 +47,13 @@ def check_terms(model: Any, names: Collection[str]) -> None:
     """Checks that a model has what the terms of its loss are about.
 
     Raises:
-      ConfigError: it has no features that are weighed, as the linear-nonlinear model.
+      ConfigError: it has no constants, or no features that are weighed, as the linear-nonlinear model.
     """
+    if "constants" in names and not names_of(model):
+        raise ConfigError(
+            f"config.loss.weights.constants is not 0, but {type(model).__name__} has no time constants here; "
+            "set it to 0."
+        )
     for name in names:
         if name in FEATURE_TERMS and not hasattr(model, "initial_width"):
             raise ConfigError(

@@ -22,6 +22,16 @@ def reference_padding(stage: int) -> int:
     return REFERENCE_PADDING[stage]
 
 
+def first_pixel(strides: tuple[int, ...], pools: tuple[int, ...]) -> float:
+    """Returns the pixel under the first sample of the maps: a sample that pools two neighbours lies between them."""
+    pixel, step = 0.0, 1
+    for stride, pooling in zip(strides, pools, strict=True):
+        step *= stride
+        pixel += 0.5 * step if pooling else 0.0
+        step *= max(pooling, 1)
+    return pixel
+
+
 def check_options(model: Any) -> None:
     """Checks the attributes of a `ResnetConvGRU`.
 
@@ -39,6 +49,7 @@ def check_options(model: Any) -> None:
             "config.model.kwargs must have one value a stage in each of "
             f"{', '.join(OF_STAGES)}; got {', '.join(f'{n} in {field}' for field, n in lengths.items())}."
         )
+    _check_stages(model)
     hidden = model.hidden
     if hidden < 1 or 3 * hidden % n_groups(hidden):
         raise ConfigError(
@@ -53,3 +64,30 @@ def check_options(model: Any) -> None:
             f"config.model.kwargs.dropout is {model.dropout!r}; allowed are numbers from 0, and below 1 for the last "
             f"stage, which has {len(model.channels) - 1} times as much."
         )
+
+
+def _check_stages(model: Any) -> None:
+    for field in OF_STAGES:
+        least = 0 if field == "pools" else 1
+        if min(getattr(model, field)) < least:
+            raise ConfigError(
+                f"config.model.kwargs.{field} is {getattr(model, field)}; allowed are whole numbers from {least} on."
+            )
+    if model.frontend_filters < 0:
+        raise ConfigError(
+            f"config.model.kwargs.frontend_filters is {model.frontend_filters}; allowed are whole numbers from 0 on."
+        )
+    if model.shortcut == "reference" and len(model.channels) > len(REFERENCE_PADDING):
+        raise ConfigError(
+            f"config.model.kwargs.shortcut is 'reference' with {len(model.channels)} stages; the reference has at most "
+            f"{len(REFERENCE_PADDING)}."
+        )
+    size = list(model.frame_shape[:2])
+    for stage, (stride, pool) in enumerate(zip(model.strides, model.pools, strict=True)):
+        size = [-(-side // stride) for side in size]
+        size = [(side - 2) // pool + 1 for side in size] if pool else size
+        if min(size) < 1:
+            raise ConfigError(
+                f"Frames of {model.frame_shape[0]} x {model.frame_shape[1]} pixels are used up in stage {stage}; "
+                "allowed are larger frames, or smaller config.model.kwargs.strides and .pools."
+            )

@@ -7,20 +7,19 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from polarjax.core import ConfigError
-from polarjax.models.layers import GazeEncoder
+from polarjax.models.layers import GazeEncoder, start_gaze
 from polarjax.models.readout import make_readout, mix, softplus_log_rate
 from polarjax.models.residual_frames import begin_earlier, join_code, join_context, pixels_first
 from polarjax.models.residual_layers import Pace, RecurrentLayer, ResidualStage
-from polarjax.models.residual_options import FRONTEND_TAPS, check_options, reference_padding
+from polarjax.models.residual_options import FRONTEND_TAPS, check_options, first_pixel, reference_padding
 from polarjax.ops import gaze as gaze_ops
 from polarjax.ops.causal_convolution import filter_pixels, hold_first, temporal_filters
-from polarjax.ops.gaussian_pooling import pool
+from polarjax.ops.gaussian_pooling import level_positions, pool
 
 
 class Memory(NamedTuple):
@@ -224,7 +223,7 @@ class ResnetConvGRU(nn.Module):
         Raises:
           ConfigError: the model needs gaze and there is none, or it is one of windows alone.
         """
-        self._check_frames(stimulus.shape[1] + self.first_frame, stimulus.shape[1])
+        self._check_moves("a movie piece by piece")
         batch, n_frames, *size, _ = stimulus.shape
         memory = self.initial_memory(batch, (size[0], size[1])) if memory is None else memory
         code, gaze_memory = self._code(gaze, memory.gaze, memory.n_seen)
@@ -253,10 +252,14 @@ class ResnetConvGRU(nn.Module):
                 f"The frontend has {FRONTEND_TAPS} taps, so a segment must have at least {self.first_frame} frames "
                 f"before the first that is predicted (config.data.burn_in), got {before}."
             )
-        if self.shortcut == "reference" and n_predicted > 1:
+        if n_predicted > 1:
+            self._check_moves("config.data.predicted")
+
+    def _check_moves(self, what: str) -> None:
+        if self.shortcut == "reference":
             raise ConfigError(
-                "With config.model.kwargs.shortcut 'reference' only the last frame of a window can be predicted "
-                f"(config.data.predicted = 1), got {n_predicted}; 'aligned' predicts any."
+                "With config.model.kwargs.shortcut 'reference' only the last frame of a window can be predicted, no "
+                f"segment and no stream ({what}); 'aligned' predicts any."
             )
 
     def _filter(self, x: Float[Array, "H W B T C"]) -> Float[Array, "H W B t D"]:
@@ -267,25 +270,18 @@ class ResnetConvGRU(nn.Module):
     ) -> tuple[Array | None, Any]:
         if not self.uses_gaze:
             return None, memory
-        if gaze is None:
-            raise ConfigError(
-                f"This model needs the gaze trace [B, T, 2] in degrees (config.model.kwargs.gaze is {self.gaze!r}), "
-                "got none. Pass gaze, or train with config.model.kwargs.gaze='none'."
-            )
-        begun = gaze_ops.initial_memory(gaze)
-        start = jax.tree.map(
-            lambda new, old: jnp.where(n_seen == 0, new, old.astype(new.dtype)), begun, memory
-        )
-        code, _, gaze_memory = self.gaze_encoder(gaze, start)
-        return code, gaze_memory
+        return self.gaze_encoder(*start_gaze(gaze, memory, n_seen, self.gaze))
 
     def _rate(self, states: Float[Array, "H W B K D"]) -> tuple[Float[Array, "B K N"], dict[str, Any]]:
         height, width, batch, n_frames, _ = states.shape
         n_sessions = len(self.n_units)
-        # the maps lie in the middle of the frame: a pooled sample is between pixels, by as much as the last is short
-        extent = ((height - 1) * self.stride + 1, (width - 1) * self.stride + 1)
+        shape, size = (height, width), (self.frame_shape[0], self.frame_shape[1])
+        if self.shortcut == "reference":  # its maps lie in the middle of the frame
+            size = ((height - 1) * self.stride + 1, (width - 1) * self.stride + 1)
+        first = 0.0 if self.shortcut == "reference" else first_pixel(self.strides, self.pools)
+        places = level_positions(shape, size, self.stride, self.pixels_per_degree, first)
         split = states.reshape(height, width, batch // n_sessions, n_sessions, n_frames, -1)
-        pooled = pool(jnp.transpose(split, (4, 3, 0, 1, 2, 5)), self.units.windows(extent)[0])
+        pooled = pool(jnp.transpose(split, (4, 3, 0, 1, 2, 5)), self.units.windows_on(*places))
         pooled = jnp.moveaxis(pooled, 3, 1).reshape(n_frames, batch, -1, 1, self.hidden)
         pooled = self.gru.project(pooled)
         drive = mix(pooled, *self.units.weights())

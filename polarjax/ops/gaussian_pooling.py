@@ -40,15 +40,20 @@ def correlated_gaussian(
 
 
 def level_positions(
-    level_shape: tuple[int, int], frame_shape: tuple[int, int], pixel_stride: int, pixels_per_degree: float
+    level_shape: tuple[int, int],
+    frame_shape: tuple[int, int],
+    pixel_stride: int,
+    pixels_per_degree: float,
+    first_pixel: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns x [W] and y [H] of a level's samples in degrees from the centre of the frame, x right, y up.
 
-    Sample i of a level lies on pixel i * pixel_stride of the frame, so all levels are co-registered.
+    Sample i of a level lies on pixel first_pixel + i * pixel_stride of the frame: levels that all begin on pixel 0 are
+    co-registered.
     """
     height, width = level_shape
-    x = (np.arange(width) * pixel_stride - (frame_shape[1] - 1) / 2) / pixels_per_degree
-    y = ((frame_shape[0] - 1) / 2 - np.arange(height) * pixel_stride) / pixels_per_degree
+    x = (first_pixel + np.arange(width) * pixel_stride - (frame_shape[1] - 1) / 2) / pixels_per_degree
+    y = ((frame_shape[0] - 1) / 2 - first_pixel - np.arange(height) * pixel_stride) / pixels_per_degree
     return x, y
 
 

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 DIRECTION_FLOOR = 1e-6
-GATE_FEATURE = -3  # of the inputs of the gaze encoder: q, before its averages
+SACCADE_GATE = (
+    20.0,
+    0.2,
+)  # threshold, degrees/s, and sharpness, s/degree: microsaccades pass, drift does not
 GATE_MEMORIES = (0.8, 0.95)
 # Speeds of pursuit and accelerations of small saccades, where the scaled features turn from linear to logarithmic.
 VELOCITY_SCALE = 10.0

@@ -74,7 +74,7 @@ def build(config: Any, info: DataInfo) -> System:
         log_rate = log_rates(params, state.model_state, batch, dropout=rng)
         silent = silence.silence(params, len(log_rate)) if module.zero_inflated else None
         name = ZERO_INFLATED if module.zero_inflated else POISSON
-        terms = {name: session_mean_nll(log_rate, batch, len(info.sessions), silent)}
+        terms = {name: losses.session_mean_nll(log_rate, batch, len(info.sessions), silent)}
         terms |= regularisers.regularise(module, params, weights.full)
         now = weights.at(state.step)
         total = sum((now[name] * value for name, value in terms.items()), jnp.zeros(()))
@@ -83,7 +83,7 @@ def build(config: Any, info: DataInfo) -> System:
     def eval_sums(state: Any, batch: Batch) -> PyTree:
         log_rate = predict(state.params, state.model_state, batch)
         return metrics.poisson_sums(
-            *(by_session(x, len(info.sessions)) for x in (log_rate, batch.spikes, batch.valid))
+            *(losses.by_session(x, len(info.sessions)) for x in (log_rate, batch.spikes, batch.valid))
         )
 
     def eval_metrics(sums: PyTree) -> dict[str, float]:
@@ -179,35 +179,6 @@ def param_group(model_name: str) -> Callable[[tuple[str, ...]], str]:
     return group
 
 
-def by_session(x: Float[Array, "B n N"], n_sessions: int) -> Float[Array, "b n S N"]:
-    """Splits the batch axis: example i belongs to session i % S."""
-    return jnp.moveaxis(x.reshape(-1, n_sessions, *x.shape[1:]), 1, 2)
-
-
-def session_mean_nll(
-    log_rate: Float[Array, "B n N"],
-    batch: Batch,
-    n_sessions: int,
-    silent: Float[Array, "B 1 N"] | None = None,
-) -> Float[Array, ""]:
-    """Averages the masked loss over sessions by their weights, so that many units do not outweigh few.
-
-    Args:
-      log_rate: log r of every bin that is not silent.
-      batch: the counts; a session's mask of all its bins is 0 or the session's weight.
-      n_sessions: S.
-      silent: pi of the zero-inflated Poisson loss; None for the Poisson loss.
-    """
-    given = [log_rate, batch.spikes, batch.valid]
-    given += [] if silent is None else [jnp.broadcast_to(silent, log_rate.shape)]
-    grouped = [by_session(x, n_sessions) for x in given]
-    nll = losses.poisson_nll if silent is None else losses.zero_inflated_poisson_nll
-    # The mean of a session knows nothing of its weight, which its mask has in every scored bin.
-    weight = grouped[2].max((0, 1, 3))
-    per_session = [weight[s] * nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
-    return jnp.mean(jnp.stack(per_session))
-
-
 def feature_statistics(scored: Float[Array, "B n N L D"]) -> dict[str, Array]:
     """Returns mean and deviation [L, D] of the features at the predicted frames of a batch."""
     scale = scored.std((0, 1, 2))
@@ -249,14 +220,22 @@ def select_session(variables: PyTree, info: DataInfo, index: int, model_name: st
     return {**variables, "params": jax.tree_util.tree_map_with_path(cut, variables["params"])}
 
 
-def make_stream(config: Any, info: DataInfo, index: int) -> tuple[Callable, Callable]:
-    """Makes the functions that predict a movie of session `index` piece by piece.
+def make_predictors(config: Any, info: DataInfo, index: int) -> tuple[Callable, Callable, Callable]:
+    """Makes the functions that predict movies of session `index`: windows, and movies piece by piece.
 
     Returns:
-      initial(variables, batch_size) -> memory, and advance(variables, memory, stimulus [B,T,H,W,C], gaze [B,T,2] or
-      None) -> (memory, log rates [B,T,n]) for the session's n units. `variables` is what `select_session` returns.
+      window(variables, stimulus [B,T,H,W,C], gaze [B,T,2] or None) -> log rates [B,n] at the last frame, for the
+      session's n units; initial(variables, batch_size) -> memory; and advance(variables, memory, stimulus, gaze) ->
+      (memory, log rates [B,T,n]). `variables` is what `select_session` returns.
     """
     module: Any = make_module(config, dataclasses.replace(info, sessions=(info.sessions[index],)))
+
+    def mean(variables: PyTree, log_rate: Array) -> Array:
+        return silence.log_mean(variables["params"], log_rate) if module.zero_inflated else log_rate
+
+    @jax.jit
+    def window(variables: PyTree, stimulus: Array, gaze: Array | None) -> Array:
+        return mean(variables, module.apply(variables, stimulus, gaze, 1, method="predict")[0])[:, 0]
 
     def initial(variables: PyTree, batch_size: int) -> PyTree:
         return module.apply(variables, batch_size, tuple(info.frame_shape[:2]), method="initial_memory")
@@ -266,10 +245,9 @@ def make_stream(config: Any, info: DataInfo, index: int) -> tuple[Callable, Call
         variables: PyTree, memory: PyTree, stimulus: Array, gaze: Array | None
     ) -> tuple[PyTree, Array]:
         memory, log_rate, _ = module.apply(variables, stimulus, gaze, memory, method="advance")
-        params = variables["params"]
-        return memory, silence.log_mean(params, log_rate) if module.zero_inflated else log_rate
+        return memory, mean(variables, log_rate)
 
-    return initial, advance
+    return window, initial, advance
 
 
 def _read_weights(config: Any, module: Any) -> LossWeights:

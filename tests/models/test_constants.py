@@ -71,6 +71,9 @@ def test_the_distance_from_the_start_is_that_of_the_logarithms_of_the_memories()
         ({"lambda_fix": (5.0, 1.0)}, r"bounds.lambda_fix is \(5.0, 1.0\); allowed are None and"),
         ({"alpha_fast": (0.5, 1.5)}, "with 0 < low < high <= 1"),
         ({"alpha_slow": 0.5}, "bounds.alpha_slow is 0.5"),
+        ({"lambda_fix": ("a", 2.0)}, "bounds.lambda_fix is .*; allowed are None and"),
+        ({"lambda_fix": (True, 9.0)}, "bounds.lambda_fix is .*; allowed are None and"),
+        ({"lambda_fix": (6.0, 9.0)}, "its start, config.model.kwargs.fixation_rate, is 5.0"),
     ],
 )
 def test_bounds_that_cannot_be_held_are_refused(bounds, message):

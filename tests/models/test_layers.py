@@ -83,10 +83,7 @@ def test_the_gaze_code_equals_the_reference(golden, dtype):
         params[f"log_frequency_{axis}"] = arrays[f"deg120.p.pos_logw_{axis}"]
         params[f"phase_{axis}"] = arrays[f"deg120.p.pos_phi_{axis}"]
     params, gaze = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, arrays["deg120.gaze"]))
-    code, gate, _ = jax.jit(encoder.apply)({"params": params}, gaze, gaze_ops.initial_memory(gaze))
-    motion = gaze_ops.kinematics(gaze, gaze_ops.initial_memory(gaze), dt=encoder.dt)
-    expected = gaze_ops.saccade_gate(motion.speed, params["log_threshold"], params["sharpness"])
-    np.testing.assert_allclose(gate, expected, rtol=1e-5)
+    code, _ = jax.jit(encoder.apply)({"params": params}, gaze, gaze_ops.initial_memory(gaze))
     assert code.dtype == dtype
     np.testing.assert_allclose(code, arrays[f"deg120.bcode{suffix}"], rtol=tolerance, atol=tolerance)
 

@@ -50,14 +50,13 @@ def test_the_gaze_code_scales_the_rate_of_every_unit(make_model, make_movie):
         close(with_gain[example], expected)
 
 
-def test_the_gate_of_the_speed_is_the_one_that_the_encoder_sees(make_model, make_movie):
+def test_the_gate_of_the_speed_opens_at_20_degrees_a_second_whatever_was_learned(make_model, make_movie):
     module, variables = make_model(saccade_gate="speed")
     assert "gate" not in variables["params"]["behavior_heads"]
     stimulus, gaze = make_movie()
     _, intermediates = module.apply(variables, stimulus, gaze)
     speed = np.linalg.norm(np.diff(gaze, axis=1, prepend=gaze[:, :1]), axis=-1) * 120
-    encoder = variables["params"]["gaze_encoder"]
-    expected = 1 / (1 + np.exp(-encoder["sharpness"] * (speed - np.exp(encoder["log_threshold"]))))
+    expected = 1 / (1 + np.exp(-0.2 * (speed - 20)))
     close(intermediates["behavior"].saccade_gate, expected, 1e-4)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from polarjax.core import ConfigError
+from polarjax.models.residual_options import first_pixel
 from polarjax.models.resnet_convgru import ResnetConvGRU
+from polarjax.ops.gaussian_pooling import level_positions
 
 TINY = {
     "n_units": (2, 3),
@@ -172,8 +174,37 @@ def test_a_model_of_windows_predicts_their_last_frame_alone():
     model = make(shortcut="reference")
     stimulus, gaze = draw(9)
     assert predict(model, stimulus, gaze, 1).shape == (4, 1, 3)
-    with pytest.raises(ConfigError, match="only the last frame of a window .*, got 2"):
+    with pytest.raises(ConfigError, match=r"only the last frame of a window .*config\.data\.predicted"):
         predict(model, stimulus, gaze, 2)
+    module, variables = model
+    with pytest.raises(ConfigError, match="no segment and no stream"):
+        module.apply(variables, stimulus[:, :1], gaze[:, :1], None, method="advance")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strides": (0, 1)}, r"strides is \(0, 1\); allowed are whole numbers from 1 on"),
+        ({"reductions": (1, 0)}, r"reductions is \(1, 0\); allowed are whole numbers from 1 on"),
+        ({"pools": (-1, 0)}, r"pools is \(-1, 0\); allowed are whole numbers from 0 on"),
+        ({"frontend_filters": -1}, "frontend_filters is -1; allowed are whole numbers from 0 on"),
+        ({"frame_shape": (2, 2, 1)}, "Frames of 2 x 2 pixels are used up in stage 1"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**options)
+
+
+@pytest.mark.parametrize("side", [24, 25, 32, 51])
+def test_a_unit_looks_where_its_position_says_on_frames_of_any_size(side):
+    strides, pools = (2, 1), (0, 2)
+    # Centres of pixels after a stride of 2, then of pairs of neighbours.
+    strided = np.arange(side)[::2]
+    pooled = (strided[:-1] + strided[1:])[::2] / 2
+    x, y = level_positions((len(pooled),) * 2, (side, side), 4, 1.0, first_pixel(strides, pools))
+    np.testing.assert_allclose(x, pooled - (side - 1) / 2)
+    np.testing.assert_allclose(y, -x)
 
 
 def test_without_gaze_a_model_of_gaze_says_so():

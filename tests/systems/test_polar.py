@@ -143,7 +143,7 @@ def test_one_session_alone_is_streamed_as_it_is_predicted_among_others(built, ba
     single = polar.select_session(variables, INFO, index, "polar_v1")
     n_units = len(INFO.sessions[index].unit_ids)
     assert single["params"]["readout"]["bias"].shape == (1, n_units)
-    initial, advance = polar.make_stream(config_of(), INFO, index)
+    _, initial, advance = polar.make_predictors(config_of(), INFO, index)
     memory, streamed = initial(single, 2), []
     for frame in range(5):
         part = slice(frame, frame + 1)

@@ -90,7 +90,7 @@ def test_a_stream_gives_the_mean_count_as_well(model, batch):
     info, variables = tiny_polar.make_data().info, {"params": state.params, **state.model_state}
     for index, units in enumerate(tiny_polar.UNITS):
         single = polar.select_session(variables, info, index, model)
-        initial, advance = polar.make_stream(config, info, index)
+        _, initial, advance = polar.make_predictors(config, info, index)
         _, streamed = advance(single, initial(single, 4), batch.stimulus[index::2], batch.gaze[index::2])
         np.testing.assert_allclose(
             streamed[:, -tiny_polar.PREDICTED :], predicted[index::2, :, :units], rtol=1e-4, atol=1e-5

@@ -92,7 +92,7 @@ def test_one_session_out_of_several_streams_as_it_predicts(built, batch):
     _, variables = built
     alone = polar.select_session(variables, INFO, 1, "resnet_convgru")
     assert alone["params"]["readout"]["kernel"].shape[:2] == (1, 2)
-    initial, advance = polar.make_stream(config_of(), INFO, 1)
+    _, initial, advance = polar.make_predictors(config_of(), INFO, 1)
     memory = initial(alone, 2)
     memory, log_rate = advance(alone, memory, batch.stimulus[1::2], batch.gaze[1::2])
     predicted = jax.jit(systems.build(config_of(), INFO).predict)(variables["params"], {}, batch)
