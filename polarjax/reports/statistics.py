@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import stdtrit
 
 from polarjax import metrics
 from polarjax.metrics import RATE_FLOOR
 from polarjax.reports.predictions import SessionPrediction
 
-MIN_TRIALS, BLOCK_S = 10, 1.0
+MIN_TRIALS, MIN_GROUPS, BLOCK_S = 10, 5, 1.0
 
 
 def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
@@ -52,20 +54,22 @@ def paired_difference(
 
 
 def trial_groups(prediction: SessionPrediction, rate_hz: float) -> Int[np.ndarray, " T"]:
-    """Number of the group of every bin that is drawn as one: its trial.
+    """Number of the group of every bin that is drawn as one: its trial, with all others that repeat it.
 
-    Neighbouring bins are alike, so they stay together. Sessions of fewer than 10 scored trials are cut into blocks of
-    1 s within them.
+    Neighbouring bins are alike, and presentations of one stimulus are predicted alike, so they stay together: other
+    stimuli could have been shown, and only their number says how sure a difference is. Where that leaves fewer than 10
+    groups that are scored, trials are cut into blocks of 1 s, which their repeats join.
     """
     trial = np.asarray(prediction.trial)
     scored = prediction.scored.any(axis=1)
-    if len(np.unique(trial[scored])) < MIN_TRIALS:
-        block = max(round(BLOCK_S * rate_hz), 1)
-        first = np.concatenate([[True], trial[1:] != trial[:-1]])
-        begin = np.maximum.accumulate(np.where(first, np.arange(len(trial)), 0))
-        opens = first | ((np.arange(len(trial)) - begin) % block == 0)
-        return np.cumsum(opens) - 1
-    return np.unique(trial, return_inverse=True)[1]
+    group = _join_repeats(np.unique(trial, return_inverse=True)[1], prediction.repeat)
+    if len(np.unique(group[scored])) >= MIN_TRIALS:
+        return group
+    block = max(round(BLOCK_S * rate_hz), 1)
+    first = np.concatenate([[True], trial[1:] != trial[:-1]])
+    begin = np.maximum.accumulate(np.where(first, np.arange(len(trial)), 0))
+    opens = first | ((np.arange(len(trial)) - begin) % block == 0)
+    return _join_repeats(np.cumsum(opens) - 1, prediction.repeat)
 
 
 def trial_gains(
@@ -109,7 +113,8 @@ def gain_interval(
     left out of its interval.
 
     Returns:
-      d, lower and upper bound; NaN for units without a spike.
+      d, lower and upper bound. All are NaN for units without a spike, the bounds also for those that fewer than 5
+      groups tell of: so few, drawn again, do not show how they scatter.
 
     Source: Efron 1979, for a ratio of sums.
     """
@@ -122,9 +127,28 @@ def gain_interval(
             spikes.sum(axis=0) > 0, gain.sum(axis=0) / (spikes.sum(axis=0) * math.log(2)), np.nan
         )
     low, high = (np.full(gain.shape[1], np.nan) for _ in range(2))
-    spiking = np.isfinite(difference)
-    if spiking.any():
-        low[spiking], high[spiking] = np.nanquantile(
-            bits[:, spiking], [(1 - level) / 2, (1 + level) / 2], axis=0
+    enough = np.isfinite(difference) & (((gain != 0) | (spikes > 0)).sum(axis=0) >= MIN_GROUPS)
+    if enough.any():
+        low[enough], high[enough] = np.nanquantile(
+            bits[:, enough], [(1 - level) / 2, (1 + level) / 2], axis=0
         )
     return difference, low, high
+
+
+def known_interval(bounds: tuple[float, float]) -> list[float] | None:
+    """Bounds for a report: None where they are NaN, for no interval."""
+    return None if any(map(math.isnan, bounds)) else list(bounds)
+
+
+def _join_repeats(
+    group: Int[np.ndarray, " T"], repeat: Int[np.ndarray, " T"] | None
+) -> Int[np.ndarray, " T"]:
+    """Numbers the groups 0, 1, .. anew, as one where they share the number of a repeated bin."""
+    if repeat is None:
+        return group
+    groups, repeated = int(group.max()) + 1, repeat >= 0
+    number = np.unique(repeat[repeated], return_inverse=True)[1]
+    nodes = groups + len(np.unique(number))
+    edges = coo_array((np.ones(len(number)), (group[repeated], groups + number)), shape=(nodes, nodes))
+    joined = connected_components(edges, directed=False)[1][group]
+    return np.unique(joined, return_inverse=True)[1]
