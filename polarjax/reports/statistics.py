@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,6 +17,22 @@ from polarjax.metrics import RATE_FLOOR
 from polarjax.reports.predictions import SessionPrediction
 
 MIN_TRIALS, MIN_GROUPS, BLOCK_S = 10, 5, 1.0
+
+
+class PairedDifference(NamedTuple):
+    """Difference of the same units and the same seeds of two models.
+
+    Attributes:
+      units: of every unit, the mean over seeds; NaN where one of its runs has none.
+      each: of every seed, the mean over the units that have a number.
+      over_units: interval of the mean over units that could have been recorded instead.
+      over_seeds: interval of the mean over seeds that could have been drawn instead.
+    """
+
+    units: Float[np.ndarray, " N"]
+    each: Float[np.ndarray, " K"]
+    over_units: tuple[float, float]
+    over_seeds: tuple[float, float]
 
 
 def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
@@ -40,17 +57,20 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, 
 
 def paired_difference(
     values: Float[np.ndarray, "K N"], reference: Float[np.ndarray, "K N"]
-) -> tuple[Float[np.ndarray, " N"], tuple[float, float]]:
-    """Difference of every unit to the same unit of the reference, averaged over K seeds that both have.
+) -> PairedDifference:
+    """Difference of every unit to the same unit of the reference, over K seeds that both have.
 
-    The interval says how sure the mean is over units that could have been recorded instead; what differs from seed to
-    seed is averaged, not counted.
+    Units of a run share its core and its initialisation, so the luck of a seed moves them together: a bootstrap over
+    units does not see it. Student's t over the means of the seeds does, and neither sees what the other does.
 
     Returns:
-      A difference a unit, NaN where one of its runs has none, and the bootstrap interval of their mean.
+      Both intervals are NaN where there are fewer than two units or seeds.
     """
-    difference = (values - reference).mean(axis=0)
-    return difference, metrics.bootstrap_interval(difference)
+    difference = values - reference
+    units = difference.mean(axis=0) if len(difference) else np.full(difference.shape[1], np.nan)
+    known = np.isfinite(units)
+    each = difference[:, known].mean(axis=1) if known.any() else np.full(len(difference), np.nan)
+    return PairedDifference(units, each, metrics.bootstrap_interval(units), t_interval(each.tolist()))
 
 
 def trial_groups(prediction: SessionPrediction, rate_hz: float) -> Int[np.ndarray, " T"]:

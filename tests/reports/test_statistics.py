@@ -44,10 +44,26 @@ def test_a_paired_difference_is_free_of_what_units_share():
     reference = level + random.normal(0, 0.01, (3, 40))
     values = reference + 0.1
     values[0, 5] = np.nan
-    difference, interval = statistics.paired_difference(values, reference)
-    assert np.flatnonzero(np.isnan(difference)).tolist() == [5]
-    np.testing.assert_allclose(np.delete(difference, 5), 0.1)
-    assert interval == pytest.approx((0.1, 0.1))
+    found = statistics.paired_difference(values, reference)
+    assert np.flatnonzero(np.isnan(found.units)).tolist() == [5]
+    np.testing.assert_allclose(np.delete(found.units, 5), 0.1)
+    np.testing.assert_allclose(found.each, [0.1] * 3)
+    assert found.over_units == pytest.approx((0.1, 0.1))
+    assert found.over_seeds == pytest.approx((0.1, 0.1))
+
+
+def test_what_a_seed_moves_together_is_in_the_interval_over_seeds_alone():
+    random = np.random.default_rng(4)
+    luck = np.asarray([-0.04, 0.01, 0.06])
+    reference = random.normal(0.5, 0.2, (3, 40))
+    values = reference + luck[:, None] + random.normal(0, 0.001, (3, 40))
+    found = statistics.paired_difference(values, reference)
+    assert found.over_units[0] > 0
+    assert found.over_seeds == pytest.approx(stats.ttest_1samp(found.each, 0).confidence_interval(0.95))
+    assert found.over_seeds[0] < 0
+    one = statistics.paired_difference(values[:1], reference[:1])
+    assert np.isfinite(one.over_units).all() and np.isnan(one.over_seeds).all()
+    assert np.isnan(statistics.paired_difference(values[:0], reference[:0]).units).all()
 
 
 def test_the_gains_of_all_trials_are_the_difference_in_bits_per_spike():
