@@ -18,7 +18,7 @@ from polarjax.studies import conduct, plan
 FLAGS = {
     "study": "study file: the runs and the question; see docs/studies.md",
     "runs": "two work directories, by a comma: the second is compared with the first",
-    "workdir": "folder of the study (default: runs/studies/<study>) or of the comparison (runs/pairs/<a>-<b>)",
+    "workdir": "folder of the study (default: runs/studies/<study>) or of the comparison (below runs/pairs)",
     "seeds": "number of seeds, counted from 0 (default: those of the study)",
     "only": "entries of the study to train, by commas (default: all)",
     "config": "--config.a.b=VALUE sets a value of the config in every entry of the study",

@@ -191,13 +191,13 @@ def bootstrap_interval(
       level: share of the means between the two bounds, in (0, 1).
 
     Returns:
-      Lower and upper bound; NaN both where no unit has a number.
+      Lower and upper bound; NaN both where fewer than two units have a number, which tell nothing of their spread.
 
     Source: Efron 1979.
     """
     finite = np.asarray(values, np.float64)
     finite = finite[np.isfinite(finite)]
-    if finite.size == 0:
+    if finite.size < 2:
         return float("nan"), float("nan")
     chosen = np.random.default_rng(seed).integers(0, finite.size, (samples, finite.size))
     low, high = np.quantile(finite[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])

@@ -125,11 +125,13 @@ def test_a_study_with_a_failed_run_ends_with_code_one_and_names_it(monkeypatch, 
     summary = {
         "study": "toys", "question": "Which?", "reference": "a", "workdir": "w", "entries": [],
         "failures": [{"entry": "a", "seed": 3, "error": "exit code 3: no sessions"}],
+        "missing": [{"entry": "b", "seed": 3}],
     }  # fmt: skip
     monkeypatch.setattr(command.conduct, "run_study", lambda *arguments, **options: summary)
     assert command.main(["--study", "toys.py"]) == 1
     told = capsys.readouterr()
     assert "failed: a, seed 3: exit code 3: no sessions" in told.out
+    assert "not finished: b, seed 3" in told.out
     assert told.err.startswith("error: 1 run(s) of toys failed: a with seed 3.")
 
 

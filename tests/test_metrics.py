@@ -178,3 +178,7 @@ def test_bootstrap_interval_covers_the_mean_and_repeats_with_its_seed():
     np.testing.assert_allclose(high - low, 2 * 1.96 * standard_error, rtol=0.1)
     assert metrics.bootstrap_interval(values, seed=5) == (low, high)
     assert all(math.isnan(bound) for bound in metrics.bootstrap_interval(np.full(3, np.nan)))
+
+
+def test_one_unit_has_no_interval_over_units():
+    assert all(math.isnan(bound) for bound in metrics.bootstrap_interval(np.asarray([0.3, np.nan])))

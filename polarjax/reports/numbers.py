@@ -10,6 +10,7 @@ import numpy as np
 
 from polarjax import metrics
 from polarjax.reports.predictions import SessionPrediction, repeats_share_gaze, stack_repeats
+from polarjax.reports.statistics import known_interval
 
 TIER_NAMES = ("train", "validation", "test")
 MIN_TRIALS, MIN_BINS = 2, 20
@@ -118,7 +119,7 @@ def _statistics(values):
     return {
         "mean": float(finite.mean()),
         "median": float(np.median(finite)),
-        "interval": list(metrics.bootstrap_interval(finite)),
+        "interval": known_interval(metrics.bootstrap_interval(finite)),
     }
 
 

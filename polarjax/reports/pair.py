@@ -23,7 +23,7 @@ from polarjax.reports.evaluate import (
 from polarjax.reports.numbers import TIER_NAMES, without_nan
 from polarjax.reports.predictions import SessionPrediction
 from polarjax.reports.runs import Run, open_run
-from polarjax.reports.statistics import gain_interval, trial_gains
+from polarjax.reports.statistics import gain_interval, known_interval, trial_gains
 
 WORKDIR = Path("runs/pairs")
 
@@ -72,10 +72,20 @@ def compare_runs(
 
 
 def pair_folder(first: str | Path, second: str | Path, workdir: str | Path | None = None) -> Path:
-    """Where the comparison of two runs is written."""
+    """Where the comparison of two runs is written: a place of its own for every pair of folders.
+
+    Returns:
+      `workdir` where it is given. Else the parents that both share, and in them both names with the parents that they
+      do not: runs/pairs/studies/v1_models/polar_minimal-seed0,polar-seed0.
+    """
     if workdir is not None:
         return Path(workdir)
-    return WORKDIR / "-".join("-".join(Path(folder).parts[-2:]) for folder in (first, second))
+    left, right = _place(first), _place(second)
+    length = 0
+    while length < min(len(left), len(right)) - 1 and left[length] == right[length]:
+        length += 1
+    names = ("-".join(place[length:]) for place in (left, right))
+    return WORKDIR.joinpath(*left[:length], ",".join(names))
 
 
 def unit_rows(
@@ -87,8 +97,9 @@ def unit_rows(
     """A row a unit of the common sessions, on the bins that both runs score.
 
     Returns:
-      session, unit, trials (or blocks of 1 s), spikes, first and second (bits per spike), difference with the bounds
-      of its interval, low and high, and a verdict: 'gained', 'lost' or 'open'. NaN without spikes.
+      session, unit, groups (of `trial_groups`), spikes, first and second (bits per spike), difference with the bounds
+      of its interval, low and high, and a verdict: 'gained', 'lost' or 'open'. NaN without spikes; bounds are NaN and
+      the verdict is 'open' where there are too few groups.
     """
     rows = []
     for session in sessions:
@@ -106,7 +117,7 @@ def unit_rows(
             )
         )
         for index, unit in enumerate(left.info.unit_ids):
-            row: dict[str, Any] = {"session": session, "unit": unit, "trials": len(gain)}
+            row: dict[str, Any] = {"session": session, "unit": unit, "groups": len(gain)}
             row |= {"spikes": spikes[:, index].sum().item()}
             row |= {name: values[index].item() for name, values in columns.items()}
             rows.append(row | {"verdict": _verdict(row["low"], row["high"])})
@@ -114,7 +125,7 @@ def unit_rows(
 
 
 def summarize_pair(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean difference over units with its bootstrap interval, and how many units are gained and lost."""
+    """Mean difference over units with its bootstrap interval (None for one), and how many are gained and lost."""
     difference = np.asarray([row["difference"] for row in rows])
     known = difference[np.isfinite(difference)]
     return {
@@ -123,7 +134,7 @@ def summarize_pair(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "first": _mean([row["first"] for row in rows]),
         "second": _mean([row["second"] for row in rows]),
         "difference": _mean(difference),
-        "interval": list(metrics.bootstrap_interval(difference)),
+        "interval": known_interval(metrics.bootstrap_interval(difference)),
         "gained": sum(row["verdict"] == "gained" for row in rows),
         "lost": sum(row["verdict"] == "lost" for row in rows),
     }
@@ -168,6 +179,12 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _describe(run: Run, name: str) -> dict[str, Any]:
     described = {"name": name, "workdir": str(run.workdir), "checkpoint_step": run.step}
     return described | {"checkpoint_chosen_by": run.chosen_by}
+
+
+def _place(folder: str | Path) -> tuple[str, ...]:
+    """Names of the folders that lead to a run, from runs/ where it lies there."""
+    path, runs = Path(folder).resolve(), WORKDIR.parent.resolve()
+    return path.relative_to(runs).parts if path.is_relative_to(runs) else path.parts[1:]
 
 
 def _verdict(low: float, high: float) -> str:

@@ -13,8 +13,9 @@ SHOWN_UNITS = 10
 FOOTER = (
     "Bits per spike: gain in log likelihood over a constant rate, the mean of the training split (Pillow et al. 2008), "
     "on the bins that both runs score. A unit is gained or lost where the 95 % interval of its difference, a bootstrap "
-    "over trials (blocks of 1 s where there are fewer than 10), lies above or below 0; of units that do not differ, "
-    "one in forty falls on either side by chance. The interval of the mean is a bootstrap over units."
+    "over groups (a trial with those that repeat its stimulus; blocks of 1 s where they are fewer than 10), lies above "
+    "or below 0; of units that do not differ, one in forty falls on either side by chance. Fewer than 5 groups have no "
+    "interval. That of the mean is a bootstrap over units."
 )
 
 
@@ -38,7 +39,7 @@ def pair_html(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     parts = [
         page.section(
             "Unit by unit",
-            f"Green: units that {second} predicts better, by their trials. Orange: worse. Grey: open.",
+            f"Green: units that {second} predicts better, by their groups of trials. Orange: worse. Grey: open.",
             page.image(
                 study_figures.scatter(rows, (first, second)), "bits per spike of every unit in both runs"
             ),
@@ -47,7 +48,7 @@ def pair_html(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
             "The largest differences",
             "",
             page.table(
-                ("unit", first, second, "difference", "95 % interval", "trials", "spikes", ""), _largest(rows)
+                ("unit", first, second, "difference", "95 % interval", "groups", "spikes", ""), _largest(rows)
             ),
         ),
     ]
@@ -59,10 +60,11 @@ def headline(summary: Mapping[str, Any]) -> str:
     if summary["difference"] is None:
         return "No unit has a spike in a bin that both runs score: nothing can be compared."
     first, second = (run["name"] for run in summary["runs"])
-    low, high = summary["interval"]
+    mean = f"mean over {summary['units']} units" if summary["interval"] else "of one unit"
+    bounds = f" ({words.signed_interval(summary['interval'])})" if summary["interval"] else ""
     return (
-        f"{second} explains {summary['difference']:+.3f} bits per spike ({low:+.3f} to {high:+.3f}) against {first}, "
-        f"mean over {summary['units']} units. It gains {summary['gained']} of them and loses {summary['lost']}."
+        f"{second} explains {summary['difference']:+.3f} bits per spike{bounds} against {first}, {mean}. "
+        f"It gains {summary['gained']} of them and loses {summary['lost']}."
     )
 
 
@@ -75,8 +77,8 @@ def _largest(rows):
             words.number(row["first"], 3),
             words.number(row["second"], 3),
             f"{row['difference']:+.3f}",
-            f"{row['low']:+.3f} to {row['high']:+.3f}",
-            str(row["trials"]),
+            words.signed_interval((row["low"], row["high"]) if np.isfinite(row["low"]) else None),
+            str(row["groups"]),
             f"{row['spikes']:,.0f}",
             row["verdict"],
         )

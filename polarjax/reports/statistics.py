@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import stdtrit
 
 from polarjax import metrics
 from polarjax.metrics import RATE_FLOOR
 from polarjax.reports.predictions import SessionPrediction
 
-MIN_TRIALS, BLOCK_S = 10, 1.0
+MIN_TRIALS, MIN_GROUPS, BLOCK_S = 10, 5, 1.0
+
+
+class PairedDifference(NamedTuple):
+    """Difference of the same units and the same seeds of two models.
+
+    Attributes:
+      units: of every unit, the mean over seeds; NaN where one of its runs has none.
+      each: of every seed, the mean over the units that have a number.
+      over_units: interval of the mean over units that could have been recorded instead.
+      over_seeds: interval of the mean over seeds that could have been drawn instead.
+    """
+
+    units: Float[np.ndarray, " N"]
+    each: Float[np.ndarray, " K"]
+    over_units: tuple[float, float]
+    over_seeds: tuple[float, float]
 
 
 def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
@@ -38,34 +57,39 @@ def t_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, 
 
 def paired_difference(
     values: Float[np.ndarray, "K N"], reference: Float[np.ndarray, "K N"]
-) -> tuple[Float[np.ndarray, " N"], tuple[float, float]]:
-    """Difference of every unit to the same unit of the reference, averaged over K seeds that both have.
+) -> PairedDifference:
+    """Difference of every unit to the same unit of the reference, over K seeds that both have.
 
-    The interval says how sure the mean is over units that could have been recorded instead; what differs from seed to
-    seed is averaged, not counted.
+    Units of a run share its core and its initialisation, so the luck of a seed moves them together: a bootstrap over
+    units does not see it. Student's t over the means of the seeds does, and neither sees what the other does.
 
     Returns:
-      A difference a unit, NaN where one of its runs has none, and the bootstrap interval of their mean.
+      Both intervals are NaN where there are fewer than two units or seeds.
     """
-    difference = (values - reference).mean(axis=0)
-    return difference, metrics.bootstrap_interval(difference)
+    difference = values - reference
+    units = difference.mean(axis=0) if len(difference) else np.full(difference.shape[1], np.nan)
+    known = np.isfinite(units)
+    each = difference[:, known].mean(axis=1) if known.any() else np.full(len(difference), np.nan)
+    return PairedDifference(units, each, metrics.bootstrap_interval(units), t_interval(each.tolist()))
 
 
 def trial_groups(prediction: SessionPrediction, rate_hz: float) -> Int[np.ndarray, " T"]:
-    """Number of the group of every bin that is drawn as one: its trial.
+    """Number of the group of every bin that is drawn as one: its trial, with all others that repeat it.
 
-    Neighbouring bins are alike, so they stay together. Sessions of fewer than 10 scored trials are cut into blocks of
-    1 s within them.
+    Neighbouring bins are alike, and presentations of one stimulus are predicted alike, so they stay together: other
+    stimuli could have been shown, and only their number says how sure a difference is. Where that leaves fewer than 10
+    groups that are scored, trials are cut into blocks of 1 s, which their repeats join.
     """
     trial = np.asarray(prediction.trial)
     scored = prediction.scored.any(axis=1)
-    if len(np.unique(trial[scored])) < MIN_TRIALS:
-        block = max(round(BLOCK_S * rate_hz), 1)
-        first = np.concatenate([[True], trial[1:] != trial[:-1]])
-        begin = np.maximum.accumulate(np.where(first, np.arange(len(trial)), 0))
-        opens = first | ((np.arange(len(trial)) - begin) % block == 0)
-        return np.cumsum(opens) - 1
-    return np.unique(trial, return_inverse=True)[1]
+    group = _join_repeats(np.unique(trial, return_inverse=True)[1], prediction.repeat)
+    if len(np.unique(group[scored])) >= MIN_TRIALS:
+        return group
+    block = max(round(BLOCK_S * rate_hz), 1)
+    first = np.concatenate([[True], trial[1:] != trial[:-1]])
+    begin = np.maximum.accumulate(np.where(first, np.arange(len(trial)), 0))
+    opens = first | ((np.arange(len(trial)) - begin) % block == 0)
+    return _join_repeats(np.cumsum(opens) - 1, prediction.repeat)
 
 
 def trial_gains(
@@ -109,7 +133,8 @@ def gain_interval(
     left out of its interval.
 
     Returns:
-      d, lower and upper bound; NaN for units without a spike.
+      d, lower and upper bound. All are NaN for units without a spike, the bounds also for those that fewer than 5
+      groups tell of: so few, drawn again, do not show how they scatter.
 
     Source: Efron 1979, for a ratio of sums.
     """
@@ -122,9 +147,28 @@ def gain_interval(
             spikes.sum(axis=0) > 0, gain.sum(axis=0) / (spikes.sum(axis=0) * math.log(2)), np.nan
         )
     low, high = (np.full(gain.shape[1], np.nan) for _ in range(2))
-    spiking = np.isfinite(difference)
-    if spiking.any():
-        low[spiking], high[spiking] = np.nanquantile(
-            bits[:, spiking], [(1 - level) / 2, (1 + level) / 2], axis=0
+    enough = np.isfinite(difference) & (((gain != 0) | (spikes > 0)).sum(axis=0) >= MIN_GROUPS)
+    if enough.any():
+        low[enough], high[enough] = np.nanquantile(
+            bits[:, enough], [(1 - level) / 2, (1 + level) / 2], axis=0
         )
     return difference, low, high
+
+
+def known_interval(bounds: tuple[float, float]) -> list[float] | None:
+    """Bounds for a report: None where they are NaN, for no interval."""
+    return None if any(map(math.isnan, bounds)) else list(bounds)
+
+
+def _join_repeats(
+    group: Int[np.ndarray, " T"], repeat: Int[np.ndarray, " T"] | None
+) -> Int[np.ndarray, " T"]:
+    """Numbers the groups 0, 1, .. anew, as one where they share the number of a repeated bin."""
+    if repeat is None:
+        return group
+    groups, repeated = int(group.max()) + 1, repeat >= 0
+    number = np.unique(repeat[repeated], return_inverse=True)[1]
+    nodes = groups + len(np.unique(number))
+    edges = coo_array((np.ones(len(number)), (group[repeated], groups + number)), shape=(nodes, nodes))
+    joined = connected_components(edges, directed=False)[1][group]
+    return np.unique(joined, return_inverse=True)[1]

@@ -1,10 +1,8 @@
-"""The runs of a study in numbers: study.json, study.csv (a row a run), units.csv (a row a unit), study.html."""
+"""A study in numbers: study.json, study.csv (a row a run), entries.csv, units.csv (a row a unit), study.html."""
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polarjax.core import FORMAT_VERSION
-from polarjax.engine.archive import read_meta
 from polarjax.reports import study_page
 from polarjax.reports.evaluate import csv_text, write_files
 from polarjax.reports.numbers import without_nan
-from polarjax.reports.statistics import paired_difference, t_interval
-
-BITS, ORACLE, CORRELATION = "bits_per_spike", "oracle_bits_per_spike", "correlation_median"
-STARTS = {"tau_fix_ms": "fixation_rate", "tau_sac_ms": "saccade_rate"}
-DECAYS = {"tau_fast_ms": "alpha_fast", "tau_slow_ms": "alpha_slow"}
+from polarjax.reports.statistics import known_interval, t_interval
+from polarjax.reports.study_results import (
+    BITS,
+    CORRELATION,
+    ORACLE,
+    Result,
+    compare,
+    mean_bits,
+    runs_of,
+    units_of,
+)
 
 
 class Question(NamedTuple):
@@ -45,78 +48,18 @@ class Question(NamedTuple):
     truth: dict[str, float]
 
 
-class Result(NamedTuple):
-    """A finished run of a study.
-
-    Attributes:
-      row: of study.csv.
-      units: {(session, unit): (bits per spike, the oracle's, spikes)}, NaN where undefined.
-      floor: bits per spike of the linear-nonlinear model that was trained with it, None without one.
-    """
-
-    row: dict[str, Any]
-    units: dict[tuple[str, str], tuple[float, ...]]
-    floor: float | None
-
-
-def read_result(
-    entry: str, seed: int, report: Path, settings: Mapping[str, Any], times: tuple[int, float | None, float]
-) -> Result:
-    """Reads what the report of a run and its config say.
-
-    Args:
-      report: folder of the report, <run>/eval/<step>.
-      settings: the resolved config.
-      times: steps, seconds of training steps (None where the log has none), and wall-clock seconds of all attempts.
-    """
-    fields = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    rate_hz = read_meta(report.parents[1], fields["checkpoint_step"])["info"]["rate_hz"]
-    oracle, floor = fields[ORACLE] or {}, fields["linear_nonlinear"] or {}
-    row = {
-        "entry": entry,
-        "seed": seed,
-        "num_steps": times[0],
-        "checkpoint_step": fields["checkpoint_step"],
-        BITS: fields[BITS]["mean"],
-        "bits_per_spike_median": fields[BITS]["median"],
-        CORRELATION: fields["correlation"]["median"],
-        "trial_mean_correlation_median": (fields["correlation"]["with_trial_mean"] or {}).get("median"),
-        ORACLE: oracle.get("mean"),
-        "oracle_fraction": fields["oracle_fraction"],
-        "parameters": fields["parameters"],
-        "training_seconds": times[1],
-        "wall_clock_seconds": times[2],
-    }
-    starts = starting_constants(settings["model"]["kwargs"], rate_hz)
-    for name, value in fields["constants"].items():
-        end = name.split("/")[-1]
-        row |= {f"{end}_start": starts.get(end), end: value}
-    with open(report / "units.csv", encoding="utf-8", newline="") as stream:
-        units = {
-            (line["session"], line["unit"]): tuple(
-                float(line[name] or "nan") for name in (BITS, ORACLE, "spikes")
-            )
-            for line in csv.DictReader(stream)
-        }
-    return Result(row, units, floor.get("mean"))
-
-
-def starting_constants(kwargs: Mapping[str, Any], rate_hz: float) -> dict[str, float]:
-    """Memories in ms that the options of a model start from: 1000/rate, and -1000/(rate_hz ln alpha)."""
-    memories = {end: 1e3 / kwargs[name] for end, name in STARTS.items() if name in kwargs}
-    decays = {end: -1e3 / rate_hz / math.log(kwargs[name]) for end, name in DECAYS.items() if name in kwargs}
-    return memories | decays
-
-
 def summarize_study(
     question: Question, results: Sequence[Result], failures: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What study.json says: a summary an entry, oracle, floor, and what failed.
+    """What study.json says: a summary an entry, oracle, floor, what failed and what is not trained yet.
 
     Returns:
-      JSON values. `difference` of an entry is to the same seeds of the reference: its mean over units, the interval
-      of that mean, and how many units are better; None for the reference and where no seed is common.
+      JSON values. `difference` of an entry is to the same seeds of the reference: its mean over units and seeds, the
+      mean of `each` seed, its intervals `over_units` and `over_seeds`, how many units are better, and a verdict:
+      'better' or 'worse' where both intervals lie on one side of 0, else 'open'. It is None for the reference and where
+      no seed is common.
     """
+    failed = [(failure["entry"], failure["seed"]) for failure in failures]
     oracles = [result.row[ORACLE] for result in results if result.row[ORACLE] is not None]
     floors = [result.floor for result in results if result.floor is not None]
     fields = {
@@ -129,6 +72,12 @@ def summarize_study(
         "floor": float(np.mean(floors)) if floors else None,
         "entries": [_entry(question, name, results) for name in question.entries],
         "failures": list(failures),
+        "missing": [
+            {"entry": name, "seed": seed}
+            for name in question.entries
+            for seed in question.seeds
+            if seed not in runs_of(name, results) and (name, seed) not in failed
+        ],
     }
     return without_nan(fields)
 
@@ -139,7 +88,7 @@ def write_study(
     failures: Sequence[Mapping[str, Any]],
     workdir: Path,
 ) -> dict[str, Any]:
-    """Writes study.json, study.csv, units.csv and study.html; without a finished run only the first and the last.
+    """Writes study.json, its CSV files and study.html; without a finished run only the first and the last.
 
     Returns:
       The fields of study.json.
@@ -147,11 +96,11 @@ def write_study(
     Raises:
       CheckpointError: the storage refuses the files.
     """
-    summary = {**summarize_study(question, results, failures), "workdir": str(workdir)}
+    summary: dict[str, Any] = {**summarize_study(question, results, failures), "workdir": str(workdir)}
     contents = {"study.json": json.dumps(summary, indent=2, allow_nan=False) + "\n"}
     if results:
-        names = list(dict.fromkeys(name for result in results for name in result.row))
-        contents["study.csv"] = csv_text([dict.fromkeys(names) | result.row for result in results])
+        contents["study.csv"] = csv_text(_run_rows(summary, results))
+        contents["entries.csv"] = csv_text([_entry_row(entry) for entry in summary["entries"]])
         contents["units.csv"] = csv_text(_unit_rows(question, results))
     contents["study.html"] = study_page.study_html(summary, question.truth)
     write_files(workdir, contents)
@@ -159,7 +108,7 @@ def write_study(
 
 
 def _entry(question: Question, name: str, results: Sequence[Result]) -> dict[str, Any]:
-    own = _runs_of(name, results)
+    own = runs_of(name, results)
     rows = [result.row for result in own.values()]
     return {
         "name": name,
@@ -185,63 +134,79 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any
     values = [row[column] for row in rows if row.get(column) is not None]
     return {
         "mean": float(np.mean(values)) if values else None,
-        "interval": None if len(values) < 2 else list(t_interval(values)),
+        "interval": known_interval(t_interval(values)),
         "each": values,
     }
 
 
 def _difference(question, own, results):
-    reference = _runs_of(question.reference, results)
-    seeds = [seed for seed in own if seed in reference]
-    units = _common_units([runs[seed] for seed in seeds for runs in (own, reference)])
-    if not units:
-        return None
-    values, others = (_bits([runs[seed] for seed in seeds], units) for runs in (own, reference))
-    difference, interval = paired_difference(values, others)
-    known = difference[np.isfinite(difference)]
+    reference = runs_of(question.reference, results)
+    found = compare(own, reference, units_of(results))
+    known = found.units[np.isfinite(found.units)]
     if known.size == 0:
         return None
+    intervals = [known_interval(bounds) for bounds in (found.over_units, found.over_seeds)]
     return {
         "mean": float(known.mean()),
-        "interval": list(interval),
-        "seeds": seeds,
+        "over_units": intervals[0],
+        "over_seeds": intervals[1],
+        "each": found.each.tolist(),
+        "seeds": [seed for seed in own if seed in reference],
         "units": len(known),
         "units_better": int((known > 0).sum()),
+        "verdict": _verdict(intervals),
     }
 
 
+def _verdict(intervals: Sequence[list[float] | None]) -> str:
+    """Says 'better' or 'worse' where every interval is known and lies on one side of 0."""
+    if all(bounds is not None and bounds[0] > 0 for bounds in intervals):
+        return "better"
+    return "worse" if all(bounds is not None and bounds[1] < 0 for bounds in intervals) else "open"
+
+
+def _run_rows(summary: Mapping[str, Any], results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row a run, with its difference to the run of the reference of the same seed."""
+    found = [(entry["name"], entry["difference"]) for entry in summary["entries"] if entry["difference"]]
+    each = {
+        (name, seed): value
+        for name, difference in found
+        for seed, value in zip(difference["seeds"], difference["each"], strict=True)
+    }
+    names = list(dict.fromkeys(name for result in results for name in result.row))
+    return [
+        dict.fromkeys(names) | row | {"difference": each.get((row["entry"], row["seed"]))}
+        for row in (result.row for result in results)
+    ]
+
+
+def _entry_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of entries.csv: bits per spike and the difference to the reference, each with its intervals."""
+    found = entry["difference"] or {}
+    row = {"entry": entry["name"], "seeds": len(entry["seeds"]), BITS: entry[BITS]["mean"]}
+    row |= _bounds(BITS, entry[BITS]["interval"]) | {"difference": found.get("mean")}
+    for name in ("over_units", "over_seeds"):
+        row |= _bounds(f"difference_{name}", found.get(name))
+    return row | {name: found.get(name) for name in ("units", "units_better", "verdict")}
+
+
+def _bounds(name: str, interval: Sequence[float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
 def _unit_rows(question: Question, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row a unit: every entry's bits per spike, averaged over its seeds, and the difference to the reference."""
-    units = list(dict.fromkeys(key for result in results for key in result.units))
-    means = {name: _mean_bits(_runs_of(name, results).values(), units) for name in question.entries}
+    """A row a unit: every entry's bits per spike over its seeds, and the difference over those of the reference too."""
+    units, runs = units_of(results), {name: runs_of(name, results) for name in question.entries}
+    means = {name: mean_bits(own.values(), units) for name, own in runs.items()}
+    differences = {
+        f"{name} - {question.reference}": compare(own, runs[question.reference], units).units
+        for name, own in runs.items()
+        if name != question.reference
+    }
     rows = []
     for index, unit in enumerate(units):
         _, oracle, spikes = next(result.units[unit] for result in results if unit in result.units)
         row = {"session": unit[0], "unit": unit[1], "spikes": spikes, ORACLE: oracle}
-        row |= {name: values[index].item() for name, values in means.items()}
-        for name, values in means.items():
-            if name != question.reference:
-                row[f"{name} - {question.reference}"] = (values - means[question.reference])[index].item()
-        rows.append(row)
+        rows.append(row | {name: values[index].item() for name, values in (means | differences).items()})
     return rows
-
-
-def _runs_of(name, results):
-    return {result.row["seed"]: result for result in results if result.row["entry"] == name}
-
-
-def _common_units(results):
-    if not results:
-        return []
-    return [key for key in results[0].units if all(key in result.units for result in results)]
-
-
-def _bits(results, units):
-    nothing = (math.nan,) * 3
-    bits = [[result.units.get(unit, nothing)[0] for unit in units] for result in results]
-    return np.asarray(bits, np.float64).reshape(len(bits), len(units))
-
-
-def _mean_bits(results, units):
-    bits = _bits(results, units)
-    return bits.mean(axis=0) if len(bits) else np.full(len(units), np.nan)

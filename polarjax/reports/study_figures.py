@@ -31,7 +31,7 @@ def entries(summary: Mapping[str, Any]) -> str | None:
         _rows(right, [""] * len(names))
         for place, entry in enumerate(shown):
             color = INK if entry["name"] == summary["reference"] else MODEL
-            _row(left, place, entry["bits_per_spike"], color, entry["bits_per_spike"]["each"])
+            _row(left, place, entry["bits_per_spike"], entry["bits_per_spike"]["interval"], color)
             _difference(right, place, entry, summary["reference"])
         for name, style in (("oracle", (0, (3, 2))), ("floor", (0, (1, 1.5)))):
             if summary[name] is not None:
@@ -122,10 +122,13 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     )
 
 
-def _row(axes: Axes, place: int, numbers: Mapping[str, Any], color: str, each: Sequence[float]) -> None:
-    """Draws a mean with its interval, and the numbers that it is of."""
-    if numbers["interval"] is not None:
-        axes.plot(numbers["interval"], [place, place], color=color, linewidth=4.5, alpha=0.25)
+def _row(
+    axes: Axes, place: int, numbers: Mapping[str, Any], interval: Sequence[float] | None, color: str
+) -> None:
+    """Draws a mean with its interval, and the numbers of the seeds that it is of."""
+    each = numbers["each"]
+    if interval is not None:
+        axes.plot(interval, [place, place], color=color, linewidth=4.5, alpha=0.25)
     axes.scatter(
         each, [place + 0.25] * len(each), s=11, facecolor="white", edgecolor=color, linewidth=0.9, zorder=3
     )
@@ -140,9 +143,10 @@ def _difference(axes: Axes, place: int, entry: Mapping[str, Any], reference: str
         if entry["name"] == reference:
             axes.scatter(0, place, s=44, color=INK, marker="D", edgecolor="white", linewidth=0.8, zorder=4)
         return
-    low, high = found["interval"]
-    color = GAINED if low > 0 else LOST if high < 0 else MUTED
-    _row(axes, place, found, color, ())
+    color = {"better": GAINED, "worse": LOST, "open": MUTED}[found["verdict"]]
+    _row(axes, place, found, found["over_units"], color)
+    if found["over_seeds"] is not None:
+        axes.plot(found["over_seeds"], [place, place], color=color, linewidth=1)
     axes.annotate(
         f"{found['mean']:+.3f}", (found["mean"], place), (0, 6), textcoords="offset points", color=color, ha="center",
         va="bottom", fontsize=8,
@@ -156,7 +160,7 @@ def _constant(axes: Axes, place: int, found: Mapping[str, Any]) -> None:
             "", (end, place), (start, place), arrowprops={"arrowstyle": "-", "color": DATA, "linewidth": 1.2}
         )
         axes.scatter(start, place, s=34, facecolor="white", edgecolor=MUTED, linewidth=1.3, zorder=2)
-    _row(axes, place, found, MODEL, found["each"])
+    _row(axes, place, found, found["interval"], MODEL)
 
 
 def _scale_of_times(axes: Axes) -> None:

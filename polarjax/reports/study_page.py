@@ -10,9 +10,9 @@ from polarjax.reports import page, study_figures, words
 Summary = Mapping[str, Any]
 FOOTER = (
     "Bits per spike: gain in log likelihood over a constant rate on trials that training never saw, averaged over "
-    "units (Pillow et al. 2008). Interval: 95 %, t over seeds. Difference: of the same units and seeds; its interval "
-    "is a bootstrap over units. Training: seconds of training steps; all: the whole process, "
-    "compilation and report included."
+    "units (Pillow et al. 2008). Interval: 95 %, t over seeds. Difference: of the same units and seeds; over units: "
+    "95 %, a bootstrap; over seeds: 95 %, t of the means of the seeds. An entry is better or worse where both exclude "
+    "0. Training: seconds of training steps; all: the whole process, compilation and report included."
 )
 
 
@@ -32,12 +32,15 @@ def study_html(summary: Summary, truth: Mapping[str, float]) -> str:
         _costs(summary),
         _constants(summary, truth),
         page.section("Failed", "", page.bullets(_failures(summary))),
+        page.section(
+            "Not finished", "No number of these runs is in this page.", page.bullets(missing(summary))
+        ),
     ]
     return page.page(summary["question"], where, headline(summary), _tiles(summary), parts, FOOTER)
 
 
 def headline(summary: Summary) -> str:
-    """The result in one or two sentences: the best entry, and which differ from the reference."""
+    """The result in a few sentences: the best entry, which differ from the reference, and what is missing."""
     ranked = _ranked(summary)
     if not ranked:
         return "No run has finished yet."
@@ -46,27 +49,28 @@ def headline(summary: Summary) -> str:
     if best["oracle_fraction"] is not None:
         text += f", {words.percent(best['oracle_fraction'])} of the oracle"
     text += "."
-    compared = [entry for entry in ranked if entry["difference"] is not None]
-    sides = {
-        "better": [entry["name"] for entry in compared if entry["difference"]["interval"][0] > 0],
-        "worse": [entry["name"] for entry in compared if entry["difference"]["interval"][1] < 0],
-    }
-    for side, names in sides.items():
-        if names:
-            text += f" {', '.join(names)} {_is(names)} {side} than {summary['reference']}."
-    if any(sides.values()):
-        return text
-    if compared:
-        text += f" None differs from {summary['reference']} by more than its units scatter."
-    return text
+    text += _sides([entry for entry in ranked if entry["difference"]], summary["reference"])
+    if summary["reference"] not in [entry["name"] for entry in ranked]:
+        text += f" {summary['reference']}, the reference, has no finished run: nothing is compared with it."
+    finished = sum(len(entry["seeds"]) for entry in summary["entries"])
+    asked = len(summary["entries"]) * len(summary["seeds"])
+    return text if finished == asked else f"{text} Only {finished} of {asked} runs have finished."
 
 
-def difference(found: Mapping[str, Any] | None) -> tuple[str, str]:
-    """'+0.021 (+0.010 to +0.032)' and '31 of 40', the units that are better; dashes where nothing is compared."""
+def difference(found: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
+    """Mean '+0.021', its intervals over units and over seeds, and '31 of 40', the units that are better; or dashes."""
     if found is None:
-        return "–", "–"
-    bounds = " to ".join(f"{bound:+.3f}" for bound in found["interval"])
-    return f"{found['mean']:+.3f} ({bounds})", f"{found['units_better']} of {found['units']}"
+        return "–", "–", "–", "–"
+    units, seeds = (words.signed_interval(found[name]) for name in ("over_units", "over_seeds"))
+    return f"{found['mean']:+.3f}", units, seeds, f"{found['units_better']} of {found['units']}"
+
+
+def missing(summary: Summary) -> list[str]:
+    """'polar, seeds 1, 2' for every entry with runs that are not finished and did not fail."""
+    seeds: dict[str, list[str]] = {}
+    for run in summary["missing"]:
+        seeds.setdefault(run["entry"], []).append(str(run["seed"]))
+    return [f"{name}, seed{'s' if len(left) > 1 else ''} {', '.join(left)}" for name, left in seeds.items()]
 
 
 def steps(numbers: Sequence[int]) -> str:
@@ -87,6 +91,25 @@ def seconds(value: float | None) -> str:
 def failure(entry: Mapping[str, Any]) -> str:
     """Which run failed, and why."""
     return f"{entry['entry']}, seed {entry['seed']}: {entry['error']}"
+
+
+def _sides(compared: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """Says which entries are better or worse than the reference, and which have one seed to say it."""
+    text = ""
+    for side in ("better", "worse"):
+        names = [entry["name"] for entry in compared if entry["difference"]["verdict"] == side]
+        if names:
+            text += f" {', '.join(names)} {_is(names)} {side} than {reference}."
+    once = [entry["name"] for entry in compared if len(entry["difference"]["seeds"]) == 1]
+    if compared and not text and len(once) < len(compared):
+        text = f" None differs from {reference} by more than units and seeds scatter."
+    if once:
+        which = "All" if len(once) == len(compared) > 1 else ", ".join(once)
+        verb = "is" if which == once[0] else "are"
+        text += (
+            f" {which} {verb} compared with {reference} on one seed, which may be its luck: no side is taken."
+        )
+    return text
 
 
 def _tiles(summary):
@@ -112,7 +135,9 @@ def _entries(summary):
         "95 % interval",
         "of oracle",
         "correlation",
-        "difference (95 % interval)",
+        "difference",
+        "over units",
+        "over seeds",
         "better",
     )
     lines = [
@@ -128,8 +153,8 @@ def _entries(summary):
     ]
     return page.section(
         "The entries",
-        f"Diamonds: means, with 95 % intervals. Rings: seeds. Differences are to "
-        f"{summary['reference']}; better: units above it.",
+        f"Diamonds: means. Rings: seeds. Bars: 95 % intervals, of differences over units; thin lines: over seeds. "
+        f"Differences are to {summary['reference']}, in colour where both intervals exclude 0; better: units above it.",
         page.image(
             study_figures.entries(summary),
             "bits per spike of every entry and its difference to the reference",

@@ -47,16 +47,20 @@ def print_study(summary: Mapping[str, Any], console: Console | None = None) -> N
     """
     console = console or Console()
     title = f"{summary['study']}: {summary['question']}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    heads = ("", "bits per spike", "95 % interval", f"against {summary['reference']}", "steps", "training")
+    narrow = {"collapse_padding": True, "pad_edge": False}
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, **narrow)
+    against = (f"against {summary['reference']}", "over units", "over seeds")
+    heads = ("", "bits per spike", "95 % interval", *against, "steps", "training")
     for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left")
+        table.add_column(head, justify="right" if place else "left", no_wrap=not place)
     for entry in summary["entries"]:
         bits = entry["bits_per_spike"]
         cost = study_page.steps(entry["num_steps"]), study_page.seconds(entry["training_seconds"])
         numbers = words.number(bits["mean"], 3), words.interval(bits["interval"])
-        table.add_row(entry["name"], *numbers, study_page.difference(entry["difference"])[0], *cost)
+        table.add_row(entry["name"], *numbers, *study_page.difference(entry["difference"])[:3], *cost)
     console.print(table)
+    for run in study_page.missing(summary):
+        console.print(f"not finished: {run}", markup=False, highlight=False)
     for failure in summary["failures"]:
         console.print(f"failed: {study_page.failure(failure)}", markup=False, highlight=False)
     console.print(f"report: {Path(summary['workdir']) / 'study.html'}", highlight=False, soft_wrap=True)

@@ -101,3 +101,8 @@ def constants(report: Report) -> list[tuple[str, str, str, str]]:
 def interval(bounds: Any) -> str:
     """'0.41 to 0.52'; a dash where there is none."""
     return "–" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+
+
+def signed_interval(bounds: Any) -> str:
+    """The interval of a difference, '-0.010 to +0.032'; a dash where there is none."""
+    return "–" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"

@@ -51,10 +51,16 @@ def settings_of(entry: Entry, overrides: Mapping[str, str]) -> Any:
 def training_seconds(folder: Path, batch_size: int) -> float | None:
     """Seconds of training steps in a run's log, whatever interrupted it; without compilation, evaluation and saving.
 
-    None where there is no line yet.
+    Steps after the last line with a time, of a run that ended early at an evaluation between two such lines, count as
+    long as the median step. None where there is no line yet.
     """
     seconds = _interval_seconds(folder, batch_size)
-    return sum(steps * each for steps, each in seconds) if seconds else None
+    if not seconds:
+        return None
+    untimed = trained_steps(folder) - sum(steps for steps, _ in seconds)
+    return sum(steps * each for steps, each in seconds) + untimed * float(
+        np.median([each for _, each in seconds])
+    )
 
 
 def step_seconds(folder: Path, batch_size: int) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from polarjax.core import ConfigError, PolarjaxError
 from polarjax.engine.interruption import leave_on_signal
 from polarjax.reports import study as study_report
+from polarjax.reports.study_results import Result, read_result
 from polarjax.studies import budget, launch
 from polarjax.studies.launch import RunFailed
 from polarjax.studies.plan import Entry, Study, read_study, select, with_overrides
@@ -170,7 +171,7 @@ def _question(place: _Place) -> study_report.Question:
     )
 
 
-def _results(place: _Place) -> list[study_report.Result]:
+def _results(place: _Place) -> list[Result]:
     """Reads every finished run of the study, whether it was trained now or before."""
     found = []
     for entry in place.study.entries:
@@ -185,5 +186,5 @@ def _results(place: _Place) -> list[study_report.Result]:
             if settings is not None and report is not None:
                 seconds = budget.training_seconds(folder, settings.data.batch_size)
                 times = budget.trained_steps(folder), seconds, launch.wall_clock_seconds(folder)
-                found.append(study_report.read_result(entry.name, seed, report, settings.to_dict(), times))
+                found.append(read_result(entry.name, seed, report, times))
     return found

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from polarjax.reports.study import Question, Result
+from polarjax.reports.study import Question
+from polarjax.reports.study_results import Result
 
 GAINS = {"polar": 0.0, "reference": -0.09, "minimal": -0.03, "minimal_time": 0.004, "linear_nonlinear": -0.33}
 ENDS = {

@@ -4,7 +4,10 @@ import base64
 import csv
 import dataclasses
 import io
+import itertools
 import json
+import math
+import pathlib
 import re
 
 import numpy as np
@@ -13,7 +16,7 @@ from matplotlib.image import imread
 
 from polarjax import systems
 from polarjax.core import CheckpointError, DataError
-from polarjax.reports import evaluate, pair
+from polarjax.reports import evaluate, pair, pair_page
 
 from .fabricated import save_checkpoint, tiny_system
 
@@ -77,6 +80,31 @@ def test_the_page_says_who_gains_and_shows_it(compared):
     (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     pixels = imread(io.BytesIO(base64.b64decode(encoded)), format="png")[..., :3]
     assert (pixels < 0.9).mean() > 0.005
+
+
+def test_every_pair_of_runs_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        "runs/studies/v1/polar/seed0", "runs/studies/v1/minimal/seed0", "runs/studies/v2/polar/seed0",
+        "runs/studies/v2/minimal/seed0", "runs/a", "runs/a/linear_nonlinear", f"{tmp_path}/elsewhere/polar/seed0",
+    ]  # fmt: skip
+    folders = {pair.pair_folder(*two) for two in itertools.permutations(runs, 2)}
+    assert len(folders) == len(runs) * (len(runs) - 1)
+    assert pair.pair_folder(*runs[:2]) == pathlib.Path("runs/pairs/studies/v1/polar-seed0,minimal-seed0")
+    assert pair.pair_folder(*runs[4:6]) == pathlib.Path("runs/pairs/a,a-linear_nonlinear")
+    assert pair.pair_folder(f"{tmp_path}/{runs[0]}", runs[1]) == pair.pair_folder(*runs[:2])
+    assert pair.pair_folder(*runs[:2], "out") == pathlib.Path("out")
+
+
+def test_a_pair_without_intervals_is_open_and_told():
+    rows = [{"session": "a", "unit": "x", "groups": 3, "spikes": 9.0, "first": 0.1, "second": 0.3, "difference": 0.2,
+             "low": math.nan, "high": math.nan, "verdict": pair._verdict(math.nan, math.nan)}]  # fmt: skip
+    summary = pair.summarize_pair(rows)
+    assert (summary["interval"], summary["gained"], summary["lost"]) == (None, 0, 0)
+    described = [{"name": name, "checkpoint_step": 30, "checkpoint_chosen_by": "latest"} for name in "ab"]
+    text = pair_page.pair_html(summary | {"runs": described, "tier": "test"}, rows)
+    assert "b explains +0.200 bits per spike against a, of one unit. It gains 0 of them" in text
+    assert "<td>+0.200</td><td>–</td><td>3</td>" in text
 
 
 def test_runs_that_cannot_be_compared_are_refused(compared, tmp_path, tiny_config, tiny_data, tiny_run):

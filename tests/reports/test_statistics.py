@@ -44,10 +44,26 @@ def test_a_paired_difference_is_free_of_what_units_share():
     reference = level + random.normal(0, 0.01, (3, 40))
     values = reference + 0.1
     values[0, 5] = np.nan
-    difference, interval = statistics.paired_difference(values, reference)
-    assert np.flatnonzero(np.isnan(difference)).tolist() == [5]
-    np.testing.assert_allclose(np.delete(difference, 5), 0.1)
-    assert interval == pytest.approx((0.1, 0.1))
+    found = statistics.paired_difference(values, reference)
+    assert np.flatnonzero(np.isnan(found.units)).tolist() == [5]
+    np.testing.assert_allclose(np.delete(found.units, 5), 0.1)
+    np.testing.assert_allclose(found.each, [0.1] * 3)
+    assert found.over_units == pytest.approx((0.1, 0.1))
+    assert found.over_seeds == pytest.approx((0.1, 0.1))
+
+
+def test_what_a_seed_moves_together_is_in_the_interval_over_seeds_alone():
+    random = np.random.default_rng(4)
+    luck = np.asarray([-0.04, 0.01, 0.06])
+    reference = random.normal(0.5, 0.2, (3, 40))
+    values = reference + luck[:, None] + random.normal(0, 0.001, (3, 40))
+    found = statistics.paired_difference(values, reference)
+    assert found.over_units[0] > 0
+    assert found.over_seeds == pytest.approx(stats.ttest_1samp(found.each, 0).confidence_interval(0.95))
+    assert found.over_seeds[0] < 0
+    one = statistics.paired_difference(values[:1], reference[:1])
+    assert np.isfinite(one.over_units).all() and np.isnan(one.over_seeds).all()
+    assert np.isnan(statistics.paired_difference(values[:0], reference[:0]).units).all()
 
 
 def test_the_gains_of_all_trials_are_the_difference_in_bits_per_spike():
@@ -84,3 +100,52 @@ def test_few_trials_are_cut_into_blocks_of_a_second():
     groups = statistics.trial_groups(few, 120.0)
     np.testing.assert_array_equal(np.unique(groups, return_counts=True)[1], [120, 120, 60] * 2)
     np.testing.assert_array_equal(statistics.trial_groups(left, 120.0), left.trial)
+
+
+def show_again(prediction):
+    """The same trials twice, the second time as presentations of their own: the same counts, the same rates."""
+    twice = {
+        name: np.concatenate([getattr(prediction, name)] * 2) for name in ("rate", "spikes", "scored", "gaze")
+    }
+    trial = np.concatenate([prediction.trial, prediction.trial + 100])
+    return dataclasses.replace(prediction, **twice, trial=trial, repeat=np.tile(np.arange(600), 2))
+
+
+def test_showing_every_trial_again_makes_no_interval_smaller():
+    sides = make_pair()
+    once = statistics.gain_interval(*statistics.trial_gains(*sides, 120.0))
+    again = statistics.gain_interval(*statistics.trial_gains(*map(show_again, sides), 120.0))
+    np.testing.assert_allclose(again, once)
+    alone = [dataclasses.replace(show_again(side), repeat=None) for side in sides]
+    _, low, high = statistics.gain_interval(*statistics.trial_gains(*alone, 120.0))
+    assert ((high - low)[:2] < 0.85 * (once[2] - once[1])[:2]).all()
+
+
+def test_trials_that_share_a_repeated_bin_are_one_group_also_by_way_of_a_third():
+    left, _ = make_pair()
+    repeat = np.full(600, -1)
+    for trial, bin_number, number in ((1, 49, 7), (4, 49, 7), (4, 20, 9), (6, 20, 9), (8, 3, 2)):
+        repeat[50 * trial + bin_number] = number
+    few = statistics.trial_groups(dataclasses.replace(left, repeat=repeat), 120.0)
+    np.testing.assert_array_equal(few[::50], [0, 1, 2, 3, 1, 4, 1, 5, 6, 7, 8, 9])
+    assert (few.reshape(12, 50) == few[::50, None]).all()
+
+
+def test_blocks_of_few_repeated_trials_are_joined_by_their_repeats():
+    left, _ = make_pair()
+    repeat = np.tile(np.arange(300), 2)
+    few = dataclasses.replace(left, trial=np.repeat([4, 7], 300), repeat=repeat)
+    groups = statistics.trial_groups(few, 120.0)
+    np.testing.assert_array_equal(groups, np.tile(np.repeat([0, 1, 2], [120, 120, 60]), 2))
+
+
+def test_fewer_than_five_groups_have_no_interval():
+    random = np.random.default_rng(3)
+    gain, spikes = random.normal(2, 5, (5, 2)), random.poisson(9, (5, 2)) + 1.0
+    assert np.isfinite(statistics.gain_interval(gain, spikes)).all()
+    gain[2, 1] = spikes[2, 1] = 0
+    difference, low, high = statistics.gain_interval(gain, spikes)
+    assert np.isfinite(difference).all()
+    assert np.isnan([low, high]).tolist() == [[False, True]] * 2
+    assert np.isnan(statistics.gain_interval(gain[:1], spikes[:1])[1:]).all()
+    assert statistics.known_interval((math.nan, math.nan)) is None

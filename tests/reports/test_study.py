@@ -4,7 +4,6 @@ import base64
 import csv
 import io
 import json
-import math
 import re
 
 import numpy as np
@@ -55,8 +54,50 @@ def test_the_difference_is_that_of_the_same_units_and_seeds(written):
     assert found["units"] == len(differences) == 39
     assert found["units_better"] == sum(value > 0 for value in differences)
     drawn = np.random.default_rng(5).choice(differences, (4000, 39)).mean(axis=1)
-    assert found["interval"] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=2e-3)
+    assert found["over_units"] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=2e-3)
     assert entry_of(summary, "polar")["difference"] is None
+
+
+def test_the_interval_over_seeds_is_a_paired_t_test_of_the_runs(written):
+    folder, summary = written
+    rows = read_csv(folder / "study.csv")
+    bits = {
+        name: [float(row["bits_per_spike"]) for row in rows if row["entry"] == name]
+        for name in ("minimal", "polar")
+    }
+    found = entry_of(summary, "minimal")["difference"]
+    interval = stats.ttest_rel(bits["minimal"], bits["polar"]).confidence_interval(0.95)
+    assert found["over_seeds"] == pytest.approx(interval)
+    assert [float(row["difference"]) for row in rows if row["entry"] == "minimal"] == pytest.approx(
+        found["each"]
+    )
+    assert found["each"] == pytest.approx(np.subtract(bits["minimal"], bits["polar"]))
+    assert not any(row["difference"] for row in rows if row["entry"] == "polar")
+    lines = {row["entry"]: row for row in read_csv(folder / "entries.csv")}
+    assert list(lines) == list(GAINS)
+    for name in ("over_units", "over_seeds"):
+        bounds = [float(lines["minimal"][f"difference_{name}_{end}"]) for end in ("low", "high")]
+        assert bounds == pytest.approx(found[name])
+    assert lines["linear_nonlinear"]["verdict"] == "worse"
+    assert lines["polar"]["verdict"] == ""
+
+
+def test_a_side_is_taken_only_where_units_and_seeds_agree(tmp_path):
+    results = [result for result in make_results() if result.row["entry"] in ("polar", "linear_nonlinear")]
+    lucky = []
+    for result, luck in zip(results[-3:], (0.3, -0.1, 0.7), strict=True):
+        units = {unit: (bits[0] + luck, *bits[1:]) for unit, bits in result.units.items()}
+        lucky.append(result._replace(units=units, row=result.row | {"entry": "reference"}))
+    names = ("polar", "linear_nonlinear", "reference")
+    asked = make_question(entries=dict.fromkeys(names, "configs/polar.py"))
+    summary = study.write_study(asked, results + lucky, [], tmp_path)
+    verdicts = [entry_of(summary, name)["difference"]["verdict"] for name in names[1:]]
+    assert verdicts == ["worse", "open"]
+    assert entry_of(summary, "reference")["difference"]["over_units"][1] < 0
+    assert "linear_nonlinear is worse than polar." in study_page.headline(summary)
+    asked = make_question(entries=dict.fromkeys(("polar", "reference"), "configs/polar.py"))
+    text = study_page.headline(study.summarize_study(asked, results + lucky, []))
+    assert text.endswith(" None differs from polar by more than units and seeds scatter.")
 
 
 def test_an_entry_with_other_seeds_than_the_reference_is_compared_on_those_they_share():
@@ -66,7 +107,57 @@ def test_an_entry_with_other_seeds_than_the_reference_is_compared_on_those_they_
     summary = study.summarize_study(make_question(), results, [])
     assert entry_of(summary, "minimal")["difference"]["seeds"] == [1, 2]
     alone = [result for result in results if result.row["entry"] != "polar"]
-    assert entry_of(study.summarize_study(make_question(), alone, []), "minimal")["difference"] is None
+    summary = study.summarize_study(make_question(), alone, [])
+    assert entry_of(summary, "minimal")["difference"] is None
+    assert "polar, the reference, has no finished run: nothing is compared with it." in study_page.headline(
+        summary
+    )
+
+
+def test_a_missing_run_moves_neither_the_differences_of_the_units_nor_that_of_their_mean(tmp_path):
+    """A run of the reference that is missing must not be replaced by the average of its other seeds."""
+    results = []
+    for result in make_results():
+        shift = 5.0 * result.row["seed"]
+        units = {unit: (bits[0] + shift, *bits[1:]) for unit, bits in result.units.items()}
+        results.append(result._replace(units=units))
+    kept = [result for result in results if (result.row["entry"], result.row["seed"]) != ("polar", 0)]
+    summary = study.write_study(make_question(), kept, [], tmp_path)
+    differences = [float(row["minimal - polar"] or "nan") for row in read_csv(tmp_path / "units.csv")]
+    runs = {(result.row["entry"], result.row["seed"]): result.units for result in kept}
+    expected = [
+        np.mean(
+            [runs["minimal", seed]["a", str(n)][0] - runs["polar", seed]["a", str(n)][0] for seed in (1, 2)]
+        )
+        for n in range(40)
+    ]
+    np.testing.assert_allclose(differences, expected)
+    assert entry_of(summary, "minimal")["difference"]["mean"] == pytest.approx(np.nanmean(differences))
+    rows = [row for row in read_csv(tmp_path / "study.csv") if row["entry"] == "minimal"]
+    assert [row["difference"] == "" for row in rows] == [True, False, False]
+
+
+def test_what_is_not_trained_yet_is_named(tmp_path):
+    some = [
+        result
+        for result in make_results()
+        if result.row["entry"] in ("polar", "minimal")
+        and (result.row["entry"], result.row["seed"]) != ("minimal", 2)
+    ]
+    failures = [{"entry": "reference", "seed": 1, "error": "exit code 3: no sessions"}]
+    summary = study.write_study(make_question(), some, failures, tmp_path)
+    assert study_page.missing(summary) == [
+        "reference, seeds 0, 2", "minimal, seed 2", "minimal_time, seeds 0, 1, 2", "linear_nonlinear, seeds 0, 1, 2",
+    ]  # fmt: skip
+    text = (tmp_path / "study.html").read_text()
+    assert "Only 5 of 15 runs have finished." in text
+    assert "<h2>Not finished</h2>" in text and "<li>minimal, seed 2</li>" in text
+    assert "<td>minimal_time</td><td>–</td>" in text
+    stream = io.StringIO()
+    table.print_study(summary, Console(width=120, file=stream))
+    assert "not finished: minimal_time, seeds 0, 1, 2\n" in stream.getvalue()
+    complete = study.summarize_study(make_question(), make_results(), [])
+    assert complete["missing"] == [] and "have finished" not in study_page.headline(complete)
 
 
 def test_constants_have_their_start_and_their_end(written):
@@ -84,11 +175,6 @@ def test_constants_that_are_frozen_are_drawn_where_they_are(written):
     entries = [{**entry_of(summary, "polar"), "constants": {"tau_fix_ms": still}}]
     assert study_figures.constants({**summary, "entries": entries}, {}).startswith("data:image/png")
     assert study_figures.constants({**summary, "entries": []}, {}) is None
-
-
-def test_starting_constants_are_the_memories_of_the_options():
-    starts = study.starting_constants({"fixation_rate": 5.0, "alpha_fast": 0.8}, 120.0)
-    assert starts == pytest.approx({"tau_fix_ms": 200.0, "tau_fast_ms": 1e3 / 120 / math.log(1.25)})
 
 
 def test_the_page_has_its_headline_its_figures_and_what_failed(written):
@@ -115,7 +201,16 @@ def test_a_study_without_a_finished_run_has_a_page_that_says_so(tmp_path):
 def test_one_seed_has_no_interval_and_is_still_drawn(tmp_path):
     summary = study.write_study(make_question(seeds=(0,)), make_results(seeds=(0,)), [], tmp_path)
     assert entry_of(summary, "polar")["bits_per_spike"]["interval"] is None
-    assert entry_of(summary, "minimal")["difference"]["interval"] is not None
+    found = entry_of(summary, "minimal")["difference"]
+    assert found["over_units"][1] < 0
+    assert (found["over_seeds"], found["verdict"]) == (None, "open")
+    text = " All are compared with polar on one seed, which may be its luck: no side is taken."
+    assert study_page.headline(summary).endswith(text)
+    results = [
+        result for result in make_results() if result.row["entry"] != "minimal" or result.row["seed"] == 1
+    ]
+    text = study_page.headline(study.summarize_study(make_question(), results, []))
+    assert "linear_nonlinear are worse than polar. minimal is compared with polar on one seed" in text
 
 
 def test_the_printed_table_has_a_row_an_entry(written):

@@ -57,6 +57,7 @@ def write_run(folder, settings):
         "oracle_fraction": mean / 2,
         "linear_nonlinear": None,
         "constants": {"temporal/tau_fix_ms": 104.0 + seed},
+        "constants_start": {"temporal/tau_fix_ms": 1e3 / settings.model.kwargs.fixation_rate},
         "parameters": 1234,
     }
     (report / "report.json").write_text(json.dumps(fields))

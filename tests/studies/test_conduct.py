@@ -11,7 +11,7 @@ import pytest
 
 from polarjax.core import ConfigError
 from polarjax.engine.interruption import Interrupted
-from polarjax.studies import conduct
+from polarjax.studies import budget, conduct
 
 from .conftest import POLAR
 
@@ -66,6 +66,10 @@ def test_what_is_finished_is_not_trained_again_and_what_is_added_is(make_study, 
     assert starts(tmp_path / "study") == {"fast/seed0": 1, "fast/seed1": 1, "slow/seed0": 1}
     slow, fast = summary["entries"]
     assert (slow["seeds"], fast["seeds"], fast["difference"]["seeds"]) == ([0], [0, 1], [0])
+    assert summary["missing"] == [{"entry": "slow", "seed": 1}]
+    page = (tmp_path / "study/study.html").read_text()
+    assert "Only 3 of 4 runs have finished." in page and "<li>slow, seed 1</li>" in page
+    assert "fast is compared with slow on one seed" in page
     assert slow["bits_per_spike"]["interval"] is None
 
 
@@ -163,6 +167,18 @@ def test_a_run_that_ended_early_by_itself_is_finished_and_told_with_its_steps(ma
     summary = make_study(runs)(seeds="1")
     assert [entry["num_steps"] for entry in summary["entries"]] == [[300], [600]]
     assert starts(tmp_path / "study")["slow/seed0"] == 1
+
+
+def test_steps_between_the_last_timed_line_and_an_early_end_count_as_training(tmp_path):
+    lines = [
+        {"step": 40, "time/samples_per_second": 200.0},
+        {"step": 80, "time/samples_per_second": 100.0},
+        {"step": 120, "time/samples_per_second": 100.0},
+        {"step": 150, "eval/bits_per_spike": 0.4},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert budget.trained_steps(tmp_path) == 150
+    assert budget.training_seconds(tmp_path, 8) == pytest.approx(40 * 0.04 + (80 + 30) * 0.08)
 
 
 def test_a_run_of_another_config_in_the_folder_is_not_taken_for_the_study_s(make_study, tmp_path):

@@ -1,0 +1,98 @@
+"""The finished runs of a study, read from their reports, and the numbers of the units that they share."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from polarjax.reports.statistics import PairedDifference, paired_difference
+
+BITS, ORACLE, CORRELATION = "bits_per_spike", "oracle_bits_per_spike", "correlation_median"
+
+
+class Result(NamedTuple):
+    """A finished run of a study.
+
+    Attributes:
+      row: of study.csv.
+      units: {(session, unit): (bits per spike, the oracle's, spikes)}, NaN where undefined.
+      floor: bits per spike of the linear-nonlinear model that was trained with it, None without one.
+    """
+
+    row: dict[str, Any]
+    units: dict[tuple[str, str], tuple[float, ...]]
+    floor: float | None
+
+
+def read_result(entry: str, seed: int, report: Path, times: tuple[int, float | None, float]) -> Result:
+    """Reads what the report of a run says.
+
+    Args:
+      report: folder of the report, <run>/eval/<step>.
+      times: steps, seconds of training steps (None where the log has none), and wall-clock seconds of all attempts.
+    """
+    fields = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    oracle, floor = fields[ORACLE] or {}, fields["linear_nonlinear"] or {}
+    row = {
+        "entry": entry,
+        "seed": seed,
+        "num_steps": times[0],
+        "checkpoint_step": fields["checkpoint_step"],
+        BITS: fields[BITS]["mean"],
+        "bits_per_spike_median": fields[BITS]["median"],
+        CORRELATION: fields["correlation"]["median"],
+        "trial_mean_correlation_median": (fields["correlation"]["with_trial_mean"] or {}).get("median"),
+        ORACLE: oracle.get("mean"),
+        "oracle_fraction": fields["oracle_fraction"],
+        "parameters": fields["parameters"],
+        "training_seconds": times[1],
+        "wall_clock_seconds": times[2],
+    }
+    starts = fields.get("constants_start", {})  # reports of earlier versions have no starts
+    for name, value in fields["constants"].items():
+        end = name.split("/")[-1]
+        row |= {f"{end}_start": starts.get(name), end: value}
+    with open(report / "units.csv", encoding="utf-8", newline="") as stream:
+        units = {
+            (line["session"], line["unit"]): tuple(
+                float(line[name] or "nan") for name in (BITS, ORACLE, "spikes")
+            )
+            for line in csv.DictReader(stream)
+        }
+    return Result(row, units, floor.get("mean"))
+
+
+def runs_of(entry: str, results: Sequence[Result]) -> dict[int, Result]:
+    """The finished runs of an entry by their seeds."""
+    return {result.row["seed"]: result for result in results if result.row["entry"] == entry}
+
+
+def units_of(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Every (session, unit) that a run has."""
+    return list(dict.fromkeys(key for result in results for key in result.units))
+
+
+def compare(
+    own: Mapping[int, Result], reference: Mapping[int, Result], units: Sequence[tuple[str, str]]
+) -> PairedDifference:
+    """Difference to the reference over the seeds that both have; NaN for units that one of these runs lacks."""
+    seeds = [seed for seed in own if seed in reference]
+    return paired_difference(*(_bits([runs[seed] for seed in seeds], units) for runs in (own, reference)))
+
+
+def mean_bits(results: Collection[Result], units: Sequence[tuple[str, str]]) -> Float[np.ndarray, " N"]:
+    """Bits per spike of every unit, averaged over runs; NaN where one of them has none."""
+    bits = _bits(results, units)
+    return bits.mean(axis=0) if len(bits) else np.full(len(units), np.nan)
+
+
+def _bits(results: Collection[Result], units: Sequence[tuple[str, str]]) -> Float[np.ndarray, "K N"]:
+    nothing = (np.nan,) * 3
+    bits = [[result.units.get(unit, nothing)[0] for unit in units] for result in results]
+    return np.asarray(bits, np.float64).reshape(len(bits), len(units))
