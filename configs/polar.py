@@ -49,6 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.kwargs.start = "drive"
     config.model.kwargs.gaze = "scaled"
     config.model.kwargs.dynamics = "recurrent"
+    config.model.kwargs.pose_memory = True
     config.model.kwargs.saccade_gate = "learned"
     config.model.kwargs.gaze_gain = False
     config.model.kwargs.normalization = True

@@ -143,7 +143,8 @@ def test_two_streams_do_not_share_their_state(twin):
 def test_missing_gaze_is_an_error_that_names_what_needs_it(twin):
     stimulus, _ = made_movie(1)
     with pytest.raises(
-        ConfigError, match=r"gaze is missing: the rates of model polar_v1 .* expected degrees.*\[B, T, 2\] = \(1, 9, 2\)"
+        ConfigError,
+        match=r"gaze is missing: the rates of model polar_v1 .*degrees.*\[B, T, 2\] = \(1, 9, 2\)",
     ):
         twin.predict(stimulus, None, "one")
     with pytest.raises(ConfigError, match="gaze is missing"):

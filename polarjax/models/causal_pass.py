@@ -52,12 +52,13 @@ class Frames(NamedTuple):
 
     Attributes:
       levels: of the pyramid, [K, S, h, w, b, C] each; [B, K, h, w, C] before `pixels_first`, the rest alike.
-      decay, drive_gain: of every frame, [K, S, 1, 1, b, 1].
+      decay, pose_decay, drive_gain: of every frame, [K, S, 1, 1, b, 1].
       rotation: cos and sin of the phase step at every level, [K, S, 1, 1, b, M] each.
     """
 
     levels: list[Array]
     decay: Array
+    pose_decay: Array
     drive_gain: Array
     rotation: tuple[tuple[Array, Array], ...]
 
@@ -105,7 +106,14 @@ def pass_options(model: Any) -> PassOptions:
     )
 
 
-def motion(behavior: Behavior, constants: dict[str, Array], waves: Float[Array, "L M 2"], dt: float) -> tuple:
+def motion(
+    behavior: Behavior,
+    constants: dict[str, Array],
+    waves: Float[Array, "L M 2"],
+    dt: float,
+    *,
+    pose_memory: bool,
+) -> tuple:
     """Returns what the gaze does to amplitude and pose in every frame.
 
     Args:
@@ -114,7 +122,7 @@ def motion(behavior: Behavior, constants: dict[str, Array], waves: Float[Array, 
       dt: frame duration, s.
 
     Returns:
-      Decay and drive gain [B,T,1,1,1], and cos and sin [B,T,1,1,M] of the phase step of every level.
+      Decay, decay of the pose and drive gain [B,T,1,1,1], and cos and sin [B,T,1,1,M] of the phase step of every level.
     """
     fixation = constants["lambda_fix"]
     rate = dynamics.relaxation_rate(behavior.saccade_gate, fixation, constants.get("lambda_sac", fixation))
@@ -123,7 +131,8 @@ def motion(behavior: Behavior, constants: dict[str, Array], waves: Float[Array, 
     angle = dynamics.phase_step(behavior.velocity, waves, behavior.gain, behavior.offset, dt=dt)
     angles = [angle[:, :, None, None, level] for level in range(angle.shape[2])]
     rotation = tuple((jnp.cos(part), jnp.sin(part)) for part in angles)
-    return decay[..., None, None, None], drive_gain[..., None, None, None], rotation
+    pose_decay = decay if pose_memory else jnp.zeros_like(decay)
+    return *(x[..., None, None, None] for x in (decay, pose_decay, drive_gain)), rotation
 
 
 def empty_memory(maps: Float[Array, "S h w b M"], n_units: int, names: tuple[str, ...]) -> LevelMemory:
@@ -171,7 +180,7 @@ def advance_chunk(
         even, odd = (x.reshape(*image.shape[:2], *x.shape[1:]) for x in responses)
         amplitude, *pose = decompose(even, odd, pose_floor=options.pose_floor)
         rest = weights.resting_amplitude[level]
-        motion = (frames.decay, frames.drive_gain, frames.rotation[level])
+        motion = (frames.decay, frames.pose_decay, frames.drive_gain, frames.rotation[level])
         state = evolve(options, rest, memories[level], n_seen == 0, (amplitude, tuple(pose)), motion)
         memory, summary = summarize(options, weights, level, memories[level], (n_seen == 0, age), state)
         new_memories.append(memory)
@@ -193,12 +202,12 @@ def evolve(
       rest: abar of the level, of a shape that broadcasts with the maps.
       fresh: whether nothing came before.
       observed: amplitude A and pose U of the frames.
-      motion: decay, drive gain and rotation of the frames.
+      motion: decay, decay of the pose, drive gain and rotation of the frames.
 
     Returns:
       Amplitude a, raw pose z and unit pose u.
     """
-    (amplitude, pose), (decay, drive_gain, turn) = observed, motion
+    (amplitude, pose), (decay, pose_decay, drive_gain, turn) = observed, motion
     if options.dynamics == "none":
         return amplitude, pose, pose
     if options.dynamics == "framewise":
@@ -210,7 +219,7 @@ def evolve(
     pose_before = (jnp.where(fresh, pose[0][0], memory.pose[0]), jnp.where(fresh, pose[1][0], memory.pose[1]))
     method = options.recurrence
     evolved = dynamics.evolve_amplitude(amplitude, before, rest, decay, drive_gain, method=method)
-    moved = dynamics.evolve_pose(pose, pose_before, turn, decay, method=method)
+    moved = dynamics.evolve_pose(pose, pose_before, turn, pose_decay, method=method)
     return evolved, moved, safe_normalize(*moved)
 
 

@@ -225,6 +225,7 @@ class BehaviorHeads(nn.Module):
       neutral: start with heads that ignore the code, no saccade (q bias -3) and gain near 1, as retinal slip in
         physical units needs; False starts as the reference does.
       learned_gate: False takes the gate that is given for q.
+      turns: whether there is a pose that turns; without, there is no velocity, gain and offset to learn.
     """
 
     n_levels: int
@@ -233,10 +234,15 @@ class BehaviorHeads(nn.Module):
     max_velocity: float
     neutral: bool
     learned_gate: bool = True
+    turns: bool = True
 
     @nn.compact
     def __call__(self, code: Float[Array, "B T D"], gate: Float[Array, "B T"]) -> Behavior:
         """Returns the four heads; column l*M + m of gain and offset belongs to level l, pair m."""
+        maps = (code.shape[0], code.shape[1], self.n_levels, self.n_pairs)
+        still = rest(maps, code.dtype)._replace(code=code, saccade_gate=gate)
+        if not (self.learned_gate or self.turns):
+            return still
         hidden = nn.relu(nn.Dense(self.width, name="first")(code))
         hidden = nn.relu(nn.Dense(self.width, name="second")(hidden))
         kernel = nn.initializers.zeros if self.neutral else nn.initializers.lecun_normal()
@@ -245,12 +251,13 @@ class BehaviorHeads(nn.Module):
             start = nn.initializers.constant(bias if self.neutral else 0.0)
             return nn.Dense(size, kernel_init=kernel, bias_init=start, name=name)(hidden)
 
-        maps = (*code.shape[:2], self.n_levels, self.n_pairs)
+        if self.learned_gate:
+            still = still._replace(saccade_gate=nn.sigmoid(head("gate", 1, -3.0))[..., 0])
+        if not self.turns:
+            return still
         size = self.n_levels * self.n_pairs
-        return Behavior(
-            nn.sigmoid(head("gate", 1, -3.0))[..., 0] if self.learned_gate else gate,
-            self.max_velocity * jnp.tanh(head("velocity", 2)),
-            1 + nn.softplus(head("gain", size, -4.0)).reshape(maps),
-            MAX_PHASE_OFFSET * jnp.tanh(head("offset", size)).reshape(maps),
-            code,
+        return still._replace(
+            velocity=self.max_velocity * jnp.tanh(head("velocity", 2)),
+            gain=1 + nn.softplus(head("gain", size, -4.0)).reshape(maps),
+            offset=MAX_PHASE_OFFSET * jnp.tanh(head("offset", size)).reshape(maps),
         )

@@ -56,6 +56,7 @@ class PolarV1(nn.Module):
       retinal_slip: add the image motion that the gaze causes, -pixels_per_degree dg/dt, to the learned velocity.
       max_velocity: of the learned part, pixels/s.
       dynamics: 'recurrent' memory; 'framewise', the reference's update of each frame alone; 'none'.
+      pose_memory: the pose is remembered as the amplitude is ('recurrent'); False takes that of each frame.
       recurrence: 'scan', or 'associative' (the same, parallel in time within a chunk).
       frames_per_chunk: frames filtered and pooled at once; activations of one chunk are kept, the rest recomputed.
       start: amplitude memory before the first frame: 'rest' (abar) or 'drive' (the first frame's amplitude).
@@ -93,6 +94,7 @@ class PolarV1(nn.Module):
     retinal_slip: bool = True
     max_velocity: float = 50.0
     dynamics: str = "recurrent"
+    pose_memory: bool = True
     recurrence: str = "scan"
     frames_per_chunk: int = 1
     start: str = "rest"
@@ -120,7 +122,10 @@ class PolarV1(nn.Module):
         if self.uses_gaze:
             self.gaze_encoder = GazeEncoder(self.code_width, self.gaze == "scaled", self.dt)
             heads = (self.n_levels, self.n_pairs, self.code_width, self.max_velocity)
-            self.behavior_heads = BehaviorHeads(*heads, self.gaze == "scaled", self.saccade_gate == "learned")
+            turns = self.pose_memory or self.dynamics == "framewise"
+            self.behavior_heads = BehaviorHeads(
+                *heads, self.gaze == "scaled", self.saccade_gate == "learned", turns
+            )
         self._make_dynamics()
         n_features = len(self.summaries) * self.n_pairs
         self.units = make_readout(
@@ -253,13 +258,14 @@ class PolarV1(nn.Module):
         batch, n_frames = shape
         if self.dynamics == "none":
             ones = jnp.ones((batch, n_frames, 1, 1, 1), dtype)
-            return (ones, ones, ((ones, 0 * ones),) * self.n_levels), None, memory.gaze
+            return (ones, ones, ones, ((ones, 0 * ones),) * self.n_levels), None, memory.gaze
         if self.uses_gaze:
             behavior, gaze_memory = self._read_gaze(gaze, memory, dtype)
         else:
             behavior, gaze_memory = rest((*shape, self.n_levels, self.n_pairs), dtype), memory.gaze
         waves = jnp.asarray(dynamics.wave_vectors(self.n_levels, self.n_pairs, self.base_frequency), dtype)
-        return causal_pass.motion(behavior, self._constants(), waves, self.dt), behavior, gaze_memory
+        given = (behavior, self._constants(), waves, self.dt)
+        return causal_pass.motion(*given, pose_memory=self.pose_memory), behavior, gaze_memory
 
     def _read_gaze(self, gaze: Array | None, memory: Memory, dtype: Any) -> tuple[Behavior, Any]:
         given = None if gaze is None else gaze.astype(dtype)

@@ -61,7 +61,7 @@ def pool_segments(
       motion: what `causal_pass.motion` returns.
       n_scored: n.
     """
-    decay, drive_gain, rotation = jax.tree.map(_of_pairs, motion)
+    *rates, rotation = jax.tree.map(_of_pairs, motion)
     batch, n_frames = levels[0].shape[:2]
     shares = newest_shares(
         options.summaries, options.bias_correction, weights.alphas, n_frames, levels[0].dtype
@@ -78,7 +78,7 @@ def pool_segments(
         pool_band = functools.partial(
             _pool_band, options, weights.resting_amplitude[level], averages, respond, n_scored
         )
-        examples = (jnp.arange(batch) % len(window), bands, decay, drive_gain, rotation[level])
+        examples = (jnp.arange(batch) % len(window), bands, *rates, rotation[level])
         maps.append(jax.lax.map(functools.partial(_pool_example, pool_band, windows), examples))
     return maps
 
@@ -188,18 +188,18 @@ def _pool_band(
 ) -> dict[str, Float[Array, "_ M N"]]:
     """Filters, moves and pools the p pixels of a band in T frames; of all but the amplitude only the last n frames."""
     responses = jax.lax.map(jax.checkpoint(respond), band)
-    decay, gain, turn = motion
+    *rates, turn = motion
     if options.dynamics == "recurrent":
         shown = tuple(name for name in SHOWN if name in options.summaries)
         form = PairForm(options.pose_floor, options.start, shown, n_scored)
-        amplitude, maps = evolve_pairs(form, responses, rest, (decay, gain, tuple(turn)))
+        amplitude, maps = evolve_pairs(form, responses, rest, (*rates, tuple(turn)))
         maps = {**maps, "last": amplitude}
     else:
         fresh, nothing = jnp.ones((), bool), jnp.zeros_like(halves(responses)[0][0])
         both = (nothing, nothing)
         memory = LevelMemory(nothing, both, (both, both), nothing, nothing, nothing)
         amplitude, *pose = decompose(*halves(responses), pose_floor=options.pose_floor)
-        observed, moves = (amplitude, tuple(pose)), (decay, gain, tuple(turn))
+        observed, moves = (amplitude, tuple(pose)), (*rates, tuple(turn))
         state = evolve(options, rest[:, None], memory, fresh, observed, moves)
         maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, state)
         maps = {name: x if name == "last" else x[-n_scored:] for name, x in maps.items()}

@@ -46,7 +46,7 @@ def pool_windows(
       levels: of the pyramid, all frames of all windows; example i has session i % S.
       motion: what `causal_pass.motion` returns.
     """
-    decay, _, rotation = motion
+    decay, *_, rotation = motion
     batch, n_frames = decay.shape[:2]
     mixing, pooled = bank.mixing(), []
     for level, image in enumerate(levels):

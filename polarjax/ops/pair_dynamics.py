@@ -2,16 +2,16 @@
 
     A, U = decompose(e, o)
     a_t  = abar + g_t (a_{t-1} - abar) + k_t (A_t - abar)
-    z_t  = g_t R_t z_{t-1} + (1 - g_t) U_t,     u_t = z_t / |z_t|
+    z_t  = h_t R_t z_{t-1} + (1 - h_t) U_t,     u_t = z_t / |z_t|
 
 from z_{-1} = U_0 and a_{-1} = abar or A_0. Shown of the last frames are the maps E_t = energy(u_t, u_{t-2}) and
 a_t u_t. Back in time, with n_t and m_t the slopes of a_t and z_t:
 
     n_t  = da_t + g_{t+1} n_{t+1}               dA_t = k_t n_t
-    m_t  = dz_t + g_{t+1} R_{t+1}' m_{t+1}      dU_t = (1 - g_t) m_t
+    m_t  = dz_t + h_{t+1} R_{t+1}' m_{t+1}      dU_t = (1 - h_t) m_t
 
-with da_t and dz_t from the maps of frame t and, through the energy, of frame t + 2. The slopes of g_t, k_t, R_t and
-abar are sums over pixels, made as matrix products.
+with da_t and dz_t from the maps of frame t and, through the energy, of frame t + 2. The slopes of g_t, h_t, k_t, R_t
+and abar are sums over pixels, made as matrix products.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def evolve_pairs(
     Args:
       responses: e of all pairs, then o.
       rest: abar.
-      motion: decay g [T, 1, 1], drive gain k [T, 1, 1], and cosine and sine [T, M, 1] of what R_t turns by.
+      motion: decay g, decay of the pose h, drive gain k [T, 1, 1], and cosine and sine [T, M, 1] of what R_t turns by.
     """
     amplitude, pose = _evolve(form, responses, rest, motion)
     return amplitude, _show(form, amplitude, pose)
@@ -72,11 +72,11 @@ def _evolve(form: PairForm, responses: Array, rest: Array, motion: tuple) -> tup
     whole = jnp.broadcast_to(rest[:, None], first.shape)
 
     def step(state: tuple, frame: tuple) -> tuple:
-        response, (decay, gain, (cosine, sine)) = frame
+        response, (decay, pose_decay, gain, (cosine, sine)) = frame
         amplitude, *seen = decompose(*halves(response), pose_floor=form.pose_floor)
         turn = (jnp.broadcast_to(cosine, amplitude.shape), jnp.broadcast_to(sine, amplitude.shape))
         a = dynamics.drive_amplitude(state[0], amplitude, whole, decay, gain)
-        state = (a, dynamics.drive_pose(state[1], (seen[0], seen[1]), turn, decay))
+        state = (a, dynamics.drive_pose(state[1], (seen[0], seen[1]), turn, pose_decay))
         return state, state
 
     before = (first if form.start == "drive" else whole, (pose[0], pose[1]))
@@ -109,7 +109,7 @@ def _slopes(form: PairForm, given: tuple, slopes: tuple) -> tuple:
     first = n_frames - form.n_shown
 
     def step(shown: bool, carry: tuple, frame: tuple) -> tuple:
-        t, (decay, gain, (cosine, sine)) = frame
+        t, (decay, pose_decay, gain, (cosine, sine)) = frame
         (from_next_a, from_next_z), of_responses = carry
         even, odd = halves(_at(responses, t))
         amplitude, *seen = decompose(even, odd, pose_floor=form.pose_floor)
@@ -126,20 +126,21 @@ def _slopes(form: PairForm, given: tuple, slopes: tuple) -> tuple:
             n * a_before,
             m[0] * seen[0] + m[1] * seen[1],
         )
-        fade = 1 - decay
+        fade = 1 - pose_decay
         found = _slope_of_pair((even, odd), gain * n, (fade * m[0], fade * m[1]), form.pose_floor)
         turn = [jnp.broadcast_to(part, even.shape) for part in (cosine, -sine)]
         back = dynamics.rotate(*m, *turn)
-        onward = (decay * n, (decay * back[0], decay * back[1]))
+        onward = (decay * n, (pose_decay * back[0], pose_decay * back[1]))
         for part, start in zip(found, (0, n_pairs), strict=True):
             of_responses = jax.lax.dynamic_update_slice(of_responses, part[None], (t, start, 0))
         along, across, observed, held, corrected, every = (
             jnp.dot(x, one, precision="highest")[:, 0] for x in (*products, n)
         )
-        decay, gain, from_rest = decay[0, 0], gain[0, 0], rest * every
-        of_decay = (held - corrected - from_rest + cosine[:, 0] * along + sine[:, 0] * across).sum()
-        of_gain = (observed - from_rest).sum()
-        sums = (of_decay, of_gain, decay * along, decay * across, (1 - decay - gain) * every)
+        decay, pose_decay, gain = decay[0, 0], pose_decay[0, 0], gain[0, 0]
+        of_decay, of_gain = ((x - rest * every).sum() for x in (held, observed))
+        of_pose_decay = (cosine[:, 0] * along + sine[:, 0] * across - corrected).sum()
+        of_turn = (pose_decay * along, pose_decay * across)
+        sums = (of_decay, of_pose_decay, of_gain, *of_turn, (1 - decay - gain) * every)
         return (onward, of_responses), sums
 
     frames = (jnp.arange(n_frames), motion)
@@ -152,7 +153,9 @@ def _slopes(form: PairForm, given: tuple, slopes: tuple) -> tuple:
         carry, back = jax.lax.scan(functools.partial(step, shown), carry, part, reverse=True)
         sums.insert(0, back)
     (from_a, from_z), of_responses = carry
-    of_decay, of_gain, of_cosine, of_sine, of_rest = jax.tree.map(lambda *x: jnp.concatenate(x), *sums)
+    of_decay, of_pose_decay, of_gain, of_cosine, of_sine, of_rest = jax.tree.map(
+        lambda *x: jnp.concatenate(x), *sums
+    )
     of_first_a = from_a if form.start == "drive" else nothing
     of_first = _slope_of_pair(halves(responses[0]), of_first_a, from_z, form.pose_floor)
     of_rest = of_rest.sum(0)
@@ -160,9 +163,9 @@ def _slopes(form: PairForm, given: tuple, slopes: tuple) -> tuple:
         of_rest = of_rest + jnp.dot(from_a, one, precision="highest")[:, 0]
     of_turn = tuple(
         (x if given.shape[1] == n_pairs else x.sum(1, keepdims=True))[..., None]
-        for x, given in zip((of_cosine, of_sine), motion[2], strict=True)
+        for x, given in zip((of_cosine, of_sine), motion[3], strict=True)
     )
-    of_motion = (of_decay[:, None, None], of_gain[:, None, None], of_turn)
+    of_motion = (*(x[:, None, None] for x in (of_decay, of_pose_decay, of_gain)), of_turn)
     return of_responses.at[0].add(jnp.concatenate(of_first)), of_rest, of_motion
 
 

@@ -52,6 +52,7 @@ def close(actual, expected, tolerance=1e-5):
     [
         {"n_levels": 2},
         {"gaze_gain": True, "saccade_gate": "speed"},
+        {"pose_memory": False},
         {"dynamics": "framewise"},
         {"dynamics": "none"},
         {"start": "drive", "recurrence": "associative", "frames_per_chunk": 3},

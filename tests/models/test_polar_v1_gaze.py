@@ -9,6 +9,8 @@ import pytest
 
 from polarjax.core import ConfigError
 from polarjax.models.polar_v1 import PolarV1
+from polarjax.ops.gaussian_pooling import level_positions
+from polarjax.ops.polar_decomposition import decompose
 
 quickly = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -50,6 +52,33 @@ def test_the_gaze_code_scales_the_rate_of_every_unit(make_model, make_movie):
         close(with_gain[example], expected)
 
 
+def test_without_memory_of_the_pose_simple_features_are_the_amplitude_times_the_pose_of_the_frame(
+    make_model, make_movie
+):
+    options = {"pose_memory": False, "summaries": ("last", "even", "odd"), "standardize": False}
+    module, variables = make_model(**options, saccade_gate="speed")
+    assert "behavior_heads" not in variables["params"]
+    stimulus, gaze = make_movie()
+
+    def newest(module, image):
+        amplitude, *pose = decompose(*module.bank(image), pose_floor=module.pose_floor)
+        return amplitude, pose
+
+    # A window of a single pixel around one place: pooled products are products of what is pooled.
+    narrow = jnp.full_like(variables["params"]["readout"]["log_width"], -9.0)
+    readout = {**variables["params"]["readout"], "log_width": narrow}
+    variables = {**variables, "params": {**variables["params"], "readout": readout}}
+    _, intermediates = module.apply(variables, stimulus, gaze, 2, method="predict")
+    last, even, odd = jnp.split(intermediates["pooled"][:, -1, :, 0], 3, axis=-1)
+    _, pose = module.apply(variables, stimulus[:, -1], method=newest)
+    column, row = (
+        np.abs(x - np.asarray(readout["mean"])[0, :, i, None]).argmin(1)
+        for i, x in enumerate(level_positions((13, 13), (13, 13), 1, module.pixels_per_degree))
+    )
+    for feature, unit in zip((even, odd), pose, strict=True):
+        close(feature, last * unit[:, row, column], 1e-3)
+
+
 def test_the_gate_of_the_speed_opens_at_20_degrees_a_second_whatever_was_learned(make_model, make_movie):
     module, variables = make_model(saccade_gate="speed")
     assert "gate" not in variables["params"]["behavior_heads"]
@@ -89,7 +118,7 @@ def test_retinal_slip_turns_the_pose_as_the_image_of_a_grating_does(direction):
     def turn_and_responses(module, stimulus, gaze):
         memory = module.initial_memory(1, (size, size))
         motion, *_ = module._behave(gaze, memory, (1, 4), jnp.float32)
-        return motion[2][0], module.bank(stimulus[0])
+        return motion[3][0], module.bank(stimulus[0])
 
     (cosine, sine), (even, odd) = module.apply(variables, *movie, method=turn_and_responses)
     phase = np.unwrap(np.arctan2(odd, even)[:, size // 2, size // 2, pair])

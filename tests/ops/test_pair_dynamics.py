@@ -14,7 +14,7 @@ FLOOR = 1e-3
 
 def by_definition(form, responses, rest, motion):
     amplitude, *pose = decompose(*halves(responses), pose_floor=form.pose_floor)
-    decay, gain, turn = motion
+    decay, pose_decay, gain, turn = motion
     rest = jnp.broadcast_to(rest[:, None], amplitude.shape[1:])
     first = amplitude[0] if form.start == "drive" else rest
 
@@ -24,7 +24,7 @@ def by_definition(form, responses, rest, motion):
     a = dynamics.evolve_amplitude(
         last_axis(amplitude), last_axis(first), rest[:, 0], last_axis(decay), last_axis(gain)
     )
-    z = dynamics.evolve_pose(tuple(pose), (pose[0][0], pose[1][0]), turn, decay)
+    z = dynamics.evolve_pose(tuple(pose), (pose[0][0], pose[1][0]), turn, pose_decay)
     unit = safe_normalize(*z)
     n, a = form.n_shown, last_axis(a)
     maps = {
@@ -47,8 +47,8 @@ def test_values_and_all_slopes_are_those_of_the_definition(start, n_frames, n_sh
         responses[:, :, 1] = 0  # a pixel that sees nothing
         responses[0, :, 2] = 1e-5
         angle = jnp.asarray(random.standard_normal((n_frames, turns, 1)))
-        rates = jnp.asarray(random.uniform(0.1, 0.9, (2, n_frames, 1, 1)))
-        motion = (rates[0], rates[1], (jnp.cos(angle), jnp.sin(angle)))
+        rates = jnp.asarray(random.uniform(0.1, 0.9, (3, n_frames, 1, 1)))
+        motion = (*rates, (jnp.cos(angle), jnp.sin(angle)))
         given = (jnp.asarray(responses), jnp.asarray(random.standard_normal(2)), motion)
         form = PairForm(FLOOR, start, shown, n_shown)
         slopes = (
