@@ -1,4 +1,4 @@
-"""Polar-V1 without gaze and without memory: filters, polar decomposition, summaries over time and readout.
+"""Polar-V1 without gaze and without memory: filters, polar decomposition, summaries over time, normalised readout.
 
 What the dynamics and the gaze code add is the difference to configs/polar.py.
 

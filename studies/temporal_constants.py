@@ -4,10 +4,11 @@ python compare.py --study studies/temporal_constants.py
 
 The virtual V1 has a memory of 100 ms in fixation and of 25 ms in saccades, so what is learned can be right or wrong.
 
-`found_*` and `framewise_*` hold what the constants could be traded for: the readout sees remembered amplitudes alone
-(averages have a memory of their own, and poses want a fast one), each unit has a gain that the gaze sets (suppression
-is no relaxation), the saccade gate is that of the speed (a learned one trades its height for the rate), and segments
-begin three memories before the first scored frame. The others have all that configs/polar.py has at full size.
+`found_*` and `framewise_*` hold what the constants could be traded for: there are no averages, which have a memory of
+their own; the pose is that of each frame, for simple cells want a fast one; each unit has a gain that the gaze sets,
+for suppression is no relaxation; the saccade gate is that of the speed, for a learned one trades its height for the
+rate; and segments begin two memories before the first scored frame. The others have all that configs/polar.py has at
+full size.
 """
 
 QUESTION = "Are time constants found from any start, and do their start, learning and memory pay?"
@@ -24,12 +25,15 @@ STARTS = {
 NAMES = ("fixation_rate", "saccade_rate", "alpha_fast", "alpha_slow")
 CONFIG = "configs/polar.py:quick"
 SHORT = {"train.num_steps": 400}
-FAST = {"optim.groups.lambda_fix.learning_rate": 0.1, "optim.groups.lambda_sac.learning_rate": 0.1}
 HELD = {
-    "model.kwargs.summaries": ("last",),
+    "model.kwargs.pose_memory": False,
     "model.kwargs.gaze_gain": True,
     "model.kwargs.saccade_gate": "speed",
     "data.burn_in": 24,
+    "data.predicted": 48,
+    "optim.groups.lambda_fix.learning_rate": 0.05,
+    "optim.groups.lambda_sac.learning_rate": 0.05,
+    "train.num_steps": 600,
 }
 FRAMEWISE = {"model.kwargs.dynamics": "framewise"}
 AVERAGES = {"model.kwargs.summaries": ("last", "fast", "slow", "derivative", "even", "odd")}
@@ -37,8 +41,8 @@ ALPHA = {"learning_rate": 3e-2, "weight_decay": 0.0}
 LEARNED = {"optim.groups.alpha_fast": ALPHA, "optim.groups.alpha_slow": ALPHA}
 FROZEN = {"optim.groups.lambda_fix": None, "optim.groups.lambda_sac": None}
 KINDS = {
-    "found_": HELD | FAST,
-    "framewise_": HELD | FAST | FRAMEWISE,
+    "found_": HELD,
+    "framewise_": HELD | FRAMEWISE,
     "": AVERAGES | LEARNED,
     "frozen_": AVERAGES | FROZEN,
 }
