@@ -17,8 +17,9 @@ class ContrastNormalization(nn.Module):
 
         drive' = bias + (drive - bias) 2 s / (s + c),   c the RMS contrast under a round Gaussian on the unit's centre
 
-    At c = s nothing changes. Without it a model has to take the compression by contrast, which follows each frame at
-    once, for memory.
+    In `PolarV1` the bias is what is left of it when the features are standardized, so the features are divided as they
+    are, not less their mean. At c = s nothing changes. Without it a model has to take the compression by contrast,
+    which follows each frame at once, for memory.
 
     Attributes:
       units: (S, N).

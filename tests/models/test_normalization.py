@@ -1,12 +1,13 @@
 """Divisive normalisation: what is divided, by which contrast, and that a model with it streams as it predicts."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from polarjax.core import ConfigError
 from polarjax.models.normalization import ContrastNormalization
-from polarjax.ops.gaussian_pooling import local_contrast
+from polarjax.ops.gaussian_pooling import level_positions, local_contrast
 
 
 def test_the_local_contrast_is_the_weighted_deviation_of_the_luminance():
@@ -56,6 +57,40 @@ def test_a_normalized_model_predicts_the_last_frames_as_it_streams_them(make_mod
     without = {**variables, "params": {**variables["params"], "readout": plain}}
     other, _ = module.clone(normalization=False).apply(without, stimulus, gaze, 2, method="predict")
     assert abs(whole - other).max() > 1e-2
+
+
+def test_what_is_divided_is_the_weighted_sum_of_the_features_before_their_mean_is_taken_off(
+    make_model, make_movie
+):
+    rates = ((0.1, 0.2, 0.3), (1.0, 2.0, 1.0))
+    module, variables = make_model(normalization=True, n_units=(3, 2), initial_rate=rates)
+    stimulus, gaze = make_movie(batch=4)
+    actual, intermediates = module.apply(variables, stimulus, gaze, 2, method="predict")
+    readout, statistics = (
+        jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+        for tree in (variables["params"]["readout"], variables["statistics"])
+    )
+    own = readout["normalize"]
+    x, y = level_positions((13, 13), (13, 13), 1, module.pixels_per_degree)
+    for example in range(4):
+        session = example % 2
+        for unit in range(3):
+            weight = readout["kernel"][session, unit] / statistics["scale"]
+            bias = readout["bias"][session, unit] - (weight * statistics["mean"]).sum()
+            u, v = (
+                place - centre
+                for place, centre in zip((x[None], y[:, None]), readout["mean"][session, unit], strict=True)
+            )
+            window = np.exp(-(u**2 + v**2) / 2 / np.exp(own["log_width"][session, unit]) ** 2)
+            window /= window.sum()
+            half = np.exp(own["log_semi_saturation"][session, unit])
+            for frame in range(2):
+                image = np.asarray(stimulus[example, 4 + frame, ..., 0], np.float64)
+                contrast = np.sqrt((window * image**2).sum() - (window * image).sum() ** 2)
+                features = np.asarray(intermediates["pooled"][example, frame, unit], np.float64)
+                drive = bias + (weight * features).sum() * 2 * half / (half + contrast)
+                expected = np.log(rates[session][unit] * np.log1p(np.exp(drive)) + 1e-6)
+                np.testing.assert_allclose(actual[example, frame, unit], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_unit_with_a_place_on_every_level_has_no_contrast(make_model):
