@@ -30,10 +30,8 @@ HELD = {
     "model.kwargs.gaze_gain": True,
     "model.kwargs.saccade_gate": "speed",
     "data.burn_in": 24,
-    "data.predicted": 48,
     "optim.groups.lambda_fix.learning_rate": 0.05,
     "optim.groups.lambda_sac.learning_rate": 0.05,
-    "train.num_steps": 600,
 }
 FRAMEWISE = {"model.kwargs.dynamics": "framewise"}
 AVERAGES = {"model.kwargs.summaries": ("last", "fast", "slow", "derivative", "even", "odd")}
