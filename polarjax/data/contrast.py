@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
+import io
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from jaxtyping import Float, Int, Num
 from polarjax.data.assemble import corners
 from polarjax.data.retina import CONTRAST_SCALE, GREY
 from polarjax.data.sessions import Session
+from polarjax.data.statistics import replace_file
 
 METHOD = 1
 """Raised when the estimate changes, so that cached ones are not used."""
@@ -41,7 +41,9 @@ def session_contrast(session: Session, cache: Path) -> Float[np.ndarray, " T"]:
             return stored
     found = frame_contrast(session)
     with contextlib.suppress(OSError):
-        _write(file, found)
+        content = io.BytesIO()
+        np.save(content, found)
+        replace_file(file, content.getvalue())
     return found
 
 
@@ -99,16 +101,3 @@ def _patch_sums(
     table = np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     (top, left), (bottom, right) = corner.T, (corner + np.asarray(patch_shape)[None]).T
     return table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
-
-
-def _write(file: Path, values: Float[np.ndarray, " T"]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".")
-    try:
-        with os.fdopen(descriptor, "wb") as temporary:
-            np.save(temporary, values)
-        os.replace(name, file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

@@ -70,16 +70,21 @@ def session_statistics(session: Session, cache: Path) -> Statistics:
             return Statistics(tuple(stored["mean_count"]), tuple((x, y) for x, y in stored["position_deg"]))
     found = Statistics(mean_count(session), positions(session))
     with contextlib.suppress(OSError):
-        _write(file, {"key": key, **found._asdict()})
+        replace_file(file, json.dumps({"key": key, **found._asdict()}).encode())
     return found
 
 
-def _write(file: Path, values: dict) -> None:
+def replace_file(file: Path, content: bytes) -> None:
+    """Writes a file of the cache beside its place and moves it there, so that no reader sees half of one.
+
+    Raises:
+      OSError: the cache cannot be written; nothing is left behind.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as temporary:
-            json.dump(values, temporary)
+        with os.fdopen(descriptor, "wb") as temporary:
+            temporary.write(content)
         os.replace(name, file)
     except OSError:
         with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -120,8 +121,8 @@ class ResnetConvGRU(nn.Module):
         self.units = make_readout(self, "shared", self.hidden, (self.stride,))
 
     def _start_frontend(self, rng: Array) -> dict[str, Array]:
-        filters = temporal_filters(FRONTEND_TAPS, self.frontend_filters, np.random.default_rng(0))
-        return {"kernel": jnp.asarray(filters, jnp.float32)}
+        noise = jax.random.normal(rng, (FRONTEND_TAPS, self.frontend_filters))
+        return {"kernel": temporal_filters(noise)}
 
     @property
     def uses_gaze(self) -> bool:

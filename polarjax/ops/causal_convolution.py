@@ -70,19 +70,22 @@ def filter_pixels(x: Float[Array, "H W B T C"], kernel: Float[Array, "K F"]) -> 
     return filtered.reshape(*filtered.shape[:4], -1)
 
 
-def temporal_filters(n_taps: int, n_filters: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns [K, F]: a Gaussian in the middle of the taps, its first and second derivative, and noise; unit norm.
+def temporal_filters(noise: Float[Array, "K F"]) -> Float[Array, "K F"]:
+    """Returns a Gaussian in the middle of K taps, its first and second derivative, and noise; unit norm.
 
-    The Gaussian's standard deviation is a sixth of the taps. Beyond the third, filters are noise times the Gaussian.
+    The Gaussian's standard deviation is a sixth of the taps.
+
+    Args:
+      noise: random numbers; beyond the third, filters are noise times the Gaussian.
 
     Source: scale-space derivatives, Koenderink (1988); the set is that of VisionCore's learned frontend.
     """
-    u = (np.arange(n_taps) - (n_taps - 1) / 2) / (n_taps / 6)
-    gaussian = np.exp(-(u**2) / 2)
-    shapes = [gaussian, -u * gaussian, (u**2 - 1) * gaussian]
-    shapes += [rng.normal(size=n_taps) * gaussian for _ in range(n_filters - len(shapes))]
-    filters = np.stack(shapes[:n_filters], axis=-1)
-    return filters / np.linalg.norm(filters, axis=0)
+    n_taps = len(noise)
+    u = (jnp.arange(n_taps) - (n_taps - 1) / 2) / (n_taps / 6)
+    gaussian = jnp.exp(-(u**2) / 2)
+    shapes = jnp.stack([gaussian, -u * gaussian, (u**2 - 1) * gaussian], axis=-1)
+    filters = jnp.concatenate([shapes, noise[:, 3:] * gaussian[:, None]], axis=-1)[:, : noise.shape[1]]
+    return filters / jnp.linalg.norm(filters, axis=0, keepdims=True)
 
 
 def _dilate(kernel: Float[Array, "k k C O"], dilation: int) -> Float[Array, "l l C O"]:
