@@ -105,7 +105,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def make_quick(config: ConfigDict) -> ConfigDict:
     """Makes a config small enough for two CPU cores: some minutes after the first compilation."""
-    config.data.burn_in = 8
+    config.data.burn_in = 24
     config.data.predicted = 24
     config.data.batch_size = 8
 
@@ -115,11 +115,16 @@ def make_quick(config: ConfigDict) -> ConfigDict:
     config.model.kwargs.finest_stride = 2
     config.model.kwargs.initial_width = 0.06
     config.model.kwargs.code_width = 32
-    # Averages of amplitudes that remember are much alike, and in some hundred steps they help less than they cost.
+    # What the time constants could be traded for is left out, so that some hundred steps find them: averages remember
+    # too, simple cells want a pose that is fast, a learned gate trades its height for the rate in fixation, and
+    # suppression by saccades is a gain of each unit.
     config.model.kwargs.summaries = ("last", "even", "odd")
+    config.model.kwargs.pose_memory = False
+    config.model.kwargs.saccade_gate = "speed"
+    config.model.kwargs.gaze_gain = True
 
     config.optim.groups.core.learning_rate = 3e-3
-    config.optim.groups.lambda_fix.learning_rate = config.optim.groups.lambda_sac.learning_rate = 3e-2
+    config.optim.groups.lambda_fix.learning_rate = config.optim.groups.lambda_sac.learning_rate = 5e-2
     with config.ignore_type():
         config.optim.groups.alpha_fast = config.optim.groups.alpha_slow = None
     config.optim.groups.readout.learning_rate = 1.5e-2

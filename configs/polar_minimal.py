@@ -13,8 +13,7 @@ from configs import polar
 def get_config(variant: str = "") -> ConfigDict:
     """Returns configs/polar.py without dynamics and gaze."""
     config = polar.get_config(variant)
-    config.model.kwargs.gaze = "none"
-    config.model.kwargs.dynamics = "none"
+    config.model.kwargs.update(gaze="none", dynamics="none", saccade_gate="learned", gaze_gain=False)
     with config.ignore_type():
         config.optim.groups.lambda_fix = config.optim.groups.lambda_sac = None
     return config

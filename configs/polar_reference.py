@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
     kwargs.update(filters="separable", pyramid_normalized=False, pose_floor=1e-6)
     kwargs.update(gaze="raw", retinal_slip=False, max_velocity=50 / (2 * math.pi))
     kwargs.update(dynamics="framewise", summaries=SUMMARIES, bias_correction=False)
-    kwargs.normalization = False
+    kwargs.update(saccade_gate="learned", gaze_gain=False, normalization=False)
     with config.ignore_type():
         for name in polar.CONSTANTS:
             config.optim.groups[name] = config.optim.groups.lambda_fix.copy_and_resolve_references()

@@ -4,11 +4,9 @@ python compare.py --study studies/temporal_constants.py
 
 The virtual V1 has a memory of 100 ms in fixation and of 25 ms in saccades, so what is learned can be right or wrong.
 
-`found_*` and `framewise_*` hold what the constants could be traded for: there are no averages, which have a memory of
-their own; the pose is that of each frame, for simple cells want a fast one; each unit has a gain that the gaze sets,
-for suppression is no relaxation; the saccade gate is that of the speed, for a learned one trades its height for the
-rate; and segments begin two memories before the first scored frame. The others have all that configs/polar.py has at
-full size.
+The quick config leaves out what the constants could be traded for (see configs/polar.py). `full_*` puts all of it
+back, as the config has it at full size, with averages whose memory is learned too. In `framewise_*` no amplitude
+remembers the frame before, though its equation has the same two constants.
 """
 
 QUESTION = "Are time constants found from any start, and do their start, learning and memory pay?"
@@ -25,25 +23,18 @@ STARTS = {
 NAMES = ("fixation_rate", "saccade_rate", "alpha_fast", "alpha_slow")
 CONFIG = "configs/polar.py:quick"
 SHORT = {"train.num_steps": 400}
-HELD = {
-    "model.kwargs.pose_memory": False,
-    "model.kwargs.gaze_gain": True,
-    "model.kwargs.saccade_gate": "speed",
-    "data.burn_in": 24,
-    "optim.groups.lambda_fix.learning_rate": 0.05,
-    "optim.groups.lambda_sac.learning_rate": 0.05,
-}
 FRAMEWISE = {"model.kwargs.dynamics": "framewise"}
-AVERAGES = {"model.kwargs.summaries": ("last", "fast", "slow", "derivative", "even", "odd")}
-ALPHA = {"learning_rate": 3e-2, "weight_decay": 0.0}
-LEARNED = {"optim.groups.alpha_fast": ALPHA, "optim.groups.alpha_slow": ALPHA}
 FROZEN = {"optim.groups.lambda_fix": None, "optim.groups.lambda_sac": None}
-KINDS = {
-    "found_": HELD,
-    "framewise_": HELD | FRAMEWISE,
-    "": AVERAGES | LEARNED,
-    "frozen_": AVERAGES | FROZEN,
+ALPHA = {"learning_rate": 3e-2, "weight_decay": 0.0}
+FULL = {
+    "model.kwargs.summaries": ("last", "fast", "slow", "derivative", "energy", "even", "odd"),
+    "model.kwargs.pose_memory": True,
+    "model.kwargs.saccade_gate": "learned",
+    "model.kwargs.gaze_gain": False,
+    "optim.groups.alpha_fast": ALPHA,
+    "optim.groups.alpha_slow": ALPHA,
 }
+KINDS = {"": {}, "frozen_": FROZEN, "framewise_": FRAMEWISE, "full_": FULL}
 
 
 def starts(values: tuple[float, ...]) -> dict[str, float]:

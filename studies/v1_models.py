@@ -14,7 +14,6 @@ RUNS = [
     ("polar", "configs/polar.py:quick", SHORT),
     # as the baselines, which have no division by the local contrast
     ("polar_not_normalized", "configs/polar.py:quick", SHORT | {"model.kwargs.normalization": False}),
-    ("polar_pose_of_frame", "configs/polar.py:quick", SHORT | {"model.kwargs.pose_memory": False}),
     *((name, f"configs/{name}.py:quick", SHORT) for name in OTHERS),
     *((f"{name}_time", f"configs/{name}.py:quick", SHORT, {"as_long_as": "polar"}) for name in OTHERS),
 ]
