@@ -18,6 +18,7 @@ from polarjax.studies.plan import Entry
 
 CHOICE = "num_steps.json"
 CALIBRATION_STEPS, CALIBRATION_LINES = 60, 6
+FAST_LINES = 0.1
 SCALED = (
     "data.contrast_anneal",
     "optim.warmup_steps",
@@ -64,12 +65,12 @@ def training_seconds(folder: Path, batch_size: int) -> float | None:
 
 
 def step_seconds(folder: Path, batch_size: int) -> float | None:
-    """Median over the lines of the log of the seconds that a step took; None where there is no line yet.
+    """Seconds that a step took in the fastest tenth of the lines of the log; None where there is no line yet.
 
-    A median, for a machine that others slow down for a while should not change a budget.
+    Others only slow a machine down, for most of a run at times, and that should not change a budget.
     """
     seconds = _interval_seconds(folder, batch_size)
-    return float(np.median([each for _, each in seconds])) if seconds else None
+    return float(np.quantile([each for _, each in seconds], FAST_LINES)) if seconds else None
 
 
 def trained_steps(folder: Path) -> int:
