@@ -154,7 +154,8 @@ def _describe_checkpoint(checkpoint: dict[str, Any]) -> Iterator[str]:
 
 def _describe_source(source: dict[str, Any]) -> str:
     sessions = f", readouts of {', '.join(source['sessions'])}" if source["sessions"] else ""
-    parameters = f"{len(source['parameters'])} parameters, digest {source['digest'][:12]}"
+    copied = len(source["parameters"]) + len(source["readouts"])
+    parameters = f"{copied} parameters, digest {source['digest'][:12]}"
     return f"  started from {source['path']}, step {source['step']}: {parameters}{sessions}"
 
 

@@ -11,10 +11,9 @@ import numpy as np
 from polarjax.core import READOUT, CheckpointError, ConfigError
 from polarjax.engine import archive, checkpoints
 from polarjax.engine.state import Given, TrainState, flatten
-from polarjax.engine.validation import flat_section
+from polarjax.engine.warm_start_words import differences, tell
 
 PARAMS, MOMENTS = "params/", "nu/"
-ABSENT = "absent"
 
 
 class Start(NamedTuple):
@@ -23,7 +22,7 @@ class Start(NamedTuple):
     Attributes:
       given: for `initial_state`; {} where all is drawn.
       record: what every checkpoint keeps of it as meta['init_from'], None without a source: path, step, digest (of the
-        copied values), parameters (their paths), sessions (whose readouts were copied), new and left_behind (paths);
+        copied values), parameters and readouts (copied paths), sessions (whose readouts), new and left_behind (paths);
         the loop adds constants, what the system says of them before the first step.
       told: lines to print.
     """
@@ -76,18 +75,22 @@ def read_start(
     }
     sessions, why = _shared_sessions(source, model, state.opt_state)
     given |= _copy_readouts(source, model, sessions)
+    if not given:
+        raise ConfigError(
+            f"config.init_from {where} has nothing for this run, whose model is all readout: {why}"
+        )
+    own, others = ((*side.core, *side.readouts) for side in (model, source))
     record = {
         "path": folder,
         "step": meta["step"],
         "digest": archive.digest_of_json({path: archive.digest(value) for path, value in _copied(given)}),
-        "parameters": [path for path in given if path.startswith(PARAMS)],
+        "parameters": [path for path in model.core if path in given],
+        "readouts": [path for path in model.readouts if path in given],
         "sessions": list(sessions),
-        "new": [path for path in (*model.core, *model.readouts) if path not in given],
-        "left_behind": [
-            path for path in (*source.core, *source.readouts) if path not in (*model.core, *model.readouts)
-        ],
+        "new": [path for path in own if path not in given],
+        "left_behind": [path for path in others if path not in own],
     }
-    return Start(given, record, [*_tell(record, source, model, where, why), *_differences(source, model)])
+    return Start(given, record, [*tell(record, meta, run, why), *differences(meta, run)])
 
 
 def _open(folder: str) -> tuple[TrainState, dict[str, Any]]:
@@ -126,7 +129,9 @@ def _check_core(source: _Run, model: _Run, where: str) -> None:
     if model.core and not shared:
         listed = ["it shares no parameter with this model outside the readouts"]
     if listed:
-        usual = _differences(source, model) or ["usual cause: frames of another size or number of channels"]
+        usual = differences(source.meta, model.meta) or [
+            "usual cause: frames of another size or number of channels"
+        ]
         raise ConfigError(
             f"config.init_from {where} does not fit this model: {'; '.join(listed)}. {'; '.join(usual)}. Set these "
             "values to those of the run, or start from another one"
@@ -139,6 +144,8 @@ def _shared_sessions(source: _Run, model: _Run, moments: Any) -> tuple[dict[str,
     A readout that never had a gradient, in a run without spikes, is not worth more than a fresh one, whose features are
     scaled for the core as it is now: the second moments of the optimizer tell, or that the source had copied it itself.
     """
+    if not model.readouts:
+        return {}, ""
     there, here = (
         {
             session["name"]: (row, session["unit_ids"])
@@ -205,53 +212,6 @@ def _copied(given: Given) -> list[tuple[str, np.ndarray]]:
         for path, (places, values) in given.items()
         if path.startswith(PARAMS)
     ]
-
-
-def _tell(record: Mapping[str, Any], source: _Run, model: _Run, where: str, why: str) -> list[str]:
-    core = [path for path in record["parameters"] if path not in model.readouts]
-    fresh = [
-        session["name"]
-        for session in model.meta["info"]["sessions"]
-        if session["name"] not in record["sessions"]
-    ]
-    line = f"core from {where}: {_leaves(len(core))}"
-    if record["sessions"]:
-        line += (
-            f"; readouts of {', '.join(record['sessions'])}: {_leaves(len(record['parameters']) - len(core))}"
-        )
-    new = _by_first_name(record["new"]) + (
-        [f"readouts of {', '.join(fresh)}"] if record["sessions"] and fresh else []
-    )
-    for name, groups in (("new", new), ("left behind", _by_first_name(record["left_behind"]))):
-        line += f"; {name}: {', '.join(groups)}" if groups else ""
-    lines = [line, f"all readouts start afresh: {why}"] if why and model.readouts else [line]
-    for name, unit in (("rate_hz", "frames/s"), ("pixels_per_degree", "pixels a degree")):
-        before, after = (run.meta["info"][name] for run in (source, model))
-        if before != after:
-            lines.append(
-                f"warning: {where} saw {before:g} {unit} and this run sees {after:g}: what its core learned means "
-                "other times or sizes here"
-            )
-    return lines
-
-
-def _differences(source: _Run, model: _Run) -> list[str]:
-    """Words the values of config.model that differ."""
-    before, after = (flat_section(run.meta["config"]["model"], "config.model.") for run in (source, model))
-    return [
-        f"{name} is {left!r} there and {right!r} here"
-        for name in sorted({*before, *after})
-        if (left := before.get(name, ABSENT)) != (right := after.get(name, ABSENT))
-    ]
-
-
-def _by_first_name(paths: list[str]) -> list[str]:
-    names = [_name(path).split("/")[0] for path in paths]
-    return [f"{name} ({names.count(name)})" for name in dict.fromkeys(names)]
-
-
-def _leaves(count: int) -> str:
-    return "1 parameter" if count == 1 else f"{count} parameters"
 
 
 def _name(path: str) -> str:
