@@ -19,6 +19,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.system = "polar"
     config.seed = 0
+    config.init_from = (
+        ""  # work directory of a trained run whose core, and readouts of sessions it shares, start this one
+    )
 
     config.data = ConfigDict()
     config.data.sessions = (

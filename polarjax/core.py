@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
 FORMAT_VERSION = 1
+READOUT = "readout"  # group of the parameters [S, N, ..] that belong to the units of single sessions
 
 PyTree = Any
 
@@ -83,9 +84,12 @@ class System(NamedTuple):
       predict: (params, model_state, batch) -> log rate [B, n, N] at the last n frames, log spikes/bin.
       eval_sums: (state, batch) -> pytree of sums over the batch, to be added over a split.
       eval_metrics: (sums over the split) -> {name: number}.
-      param_group: ('core', 'filters', 'kernel') -> name of the optimizer group.
+      param_group: ('core', 'filters', 'kernel') -> name of the optimizer group; READOUT is that of the leaves
+        [S, N, ..] of single sessions, all others are shared.
       constants: params -> {name: number} in natural units, logged at every interval.
       project: (params, share of the run that is done) -> the nearest params that config.optim.bounds allows.
+      measure: (variables, batch) -> variables whose other collections are what these params make of the batch; `init`
+        has done so for the params that it draws.
     """
 
     init: Callable[..., PyTree]
@@ -96,6 +100,7 @@ class System(NamedTuple):
     param_group: Callable[[tuple[str, ...]], str]
     constants: Callable[[PyTree], dict[str, Any]]
     project: Callable[[PyTree, Any], PyTree] = lambda params, progress: params
+    measure: Callable[[PyTree, Any], PyTree] = lambda variables, batch: variables
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,8 +93,8 @@ def check(workdir: Path, step: int) -> dict[str, Any]:
 
     Returns:
       JSON values: step, ok, problems, digests (computed from the arrays), and, where the meta can be read, arrays
-      {path: {shape, dtype, numbers, bytes}}, sessions, metrics, ended (why the run did before its last step) and meta
-      {config, versions, git_commit}.
+      {path: {shape, dtype, numbers, bytes}}, sessions, metrics, ended (why the run did before its last step), init_from
+      (the run that it started from, else None) and meta {config, versions, git_commit}.
     """
     try:
         meta = archive.read_meta(workdir, step)
@@ -111,6 +111,7 @@ def check(workdir: Path, step: int) -> dict[str, Any]:
         "sessions": [_session(entry) for entry in meta["info"].get("sessions", ())],
         "metrics": {name: value for name, value in meta["metrics"].items() if math.isfinite(value)},
         "ended": meta.get("ended", ""),
+        "init_from": meta.get("init_from"),
         "meta": {name: meta[name] for name in ("config", "versions", "git_commit")},
     }
 
@@ -138,6 +139,8 @@ def _describe_checkpoint(checkpoint: dict[str, Any]) -> Iterator[str]:
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in checkpoint["metrics"].items())
     yield from ("", f"checkpoint {checkpoint['step']}: {metrics or 'not evaluated'}")
     yield f"  written with {versions or 'unknown versions'}, git commit {meta['git_commit'] or 'unknown'}"
+    if checkpoint["init_from"]:
+        yield _describe_source(checkpoint["init_from"])
     yield from ("", "config")
     for name, section in meta["config"].items():
         values = flat_section(section)
@@ -147,6 +150,13 @@ def _describe_checkpoint(checkpoint: dict[str, Any]) -> Iterator[str]:
     for session in sessions:
         yield f"  {session['name']}: subject {session['subject']}, {session['units']} units, {_place(session)}"
     yield from _describe_arrays(checkpoint["arrays"])
+
+
+def _describe_source(source: dict[str, Any]) -> str:
+    sessions = f", readouts of {', '.join(source['sessions'])}" if source["sessions"] else ""
+    copied = len(source["parameters"]) + len(source["readouts"])
+    parameters = f"{copied} parameters, digest {source['digest'][:12]}"
+    return f"  started from {source['path']}, step {source['step']}: {parameters}{sessions}"
 
 
 def _describe_arrays(arrays: dict[str, Any]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ def seal(leaves: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> dict[str,
     """Completes the meta of a checkpoint with the step, the digests of its arrays and its own."""
     digests = {path: digest(leaf) for path, leaf in leaves.items()}
     full = {"format_version": FORMAT_VERSION, **meta, "step": int(leaves["step"]), "digests": digests}
-    return {**full, "digest": _digest_of_meta(full)}
+    return {**full, "digest": digest_of_json(full)}
 
 
 def digest(leaf: np.ndarray) -> str:
@@ -109,12 +110,17 @@ def best_step(workdir: str | Path) -> int | None:
 
 
 def metric_of(workdir: str | Path, step: int, metric: str | None = None) -> float | None:
-    """Returns the metric of a checkpoint (by default the one that its config ranks by), None without one."""
+    """Returns the metric of a checkpoint (by default the one that its config ranks by); None without a finite one."""
     try:
         meta = read_meta(workdir, step)
     except CheckpointError:
         return None
-    return meta["metrics"].get(metric or meta["config"]["train"]["best_metric"])
+    return finite(meta["metrics"].get(metric or meta["config"]["train"]["best_metric"]))
+
+
+def finite(value: float | None) -> float | None:
+    """Returns what can be ranked: None for NaN, as of a run without spikes, and for infinities."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def read_meta(workdir: str | Path, step: int) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def read_meta(workdir: str | Path, step: int) -> dict[str, Any]:
         claimed = meta.pop("digest")
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise damaged(workdir, step, f"its meta is unreadable ({error})") from None
-    if claimed != _digest_of_meta(meta):
+    if claimed != digest_of_json(meta):
         raise damaged(workdir, step, "its meta does not match its digest")
     if meta["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
@@ -178,5 +184,6 @@ def _numbers(folder: Path, prefix: str) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _digest_of_meta(meta: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+def digest_of_json(values: Mapping[str, Any]) -> str:
+    """Returns the sha256 of JSON values, whatever the order of their names."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -20,6 +20,7 @@ from polarjax.engine.archive import (
     checkpoint_folder,
     choose_step,
     damaged,
+    finite,
     list_steps,
     metric_of,
     read_contents,
@@ -124,7 +125,7 @@ class Checkpoints:
             if len(steps) == 1:
                 return  # the only one: what it lacks is its rank among others
             self._manager.delete(step)
-        self._values[step] = meta["metrics"].get(self._best_metric)
+        self._values[step] = finite(meta["metrics"].get(self._best_metric))
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
         self._saving = step
         self._manager.save(step, args=items, force=True)

@@ -17,7 +17,7 @@ from polarjax.core import ConfigError, PolarjaxError, closest
 from polarjax.engine.optim import OptimConfig
 from polarjax.engine.validation import Range, read_section
 
-SECTIONS = ("system", "seed", "data", "model", "loss", "optim", "train")
+SECTIONS = ("system", "seed", "init_from", "data", "model", "loss", "optim", "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def default_workdir(flag: str) -> Path:
 
 
 def validate(config: ml_collections.ConfigDict) -> tuple[TrainConfig, OptimConfig]:
-    """Checks the sections' names, config.seed, config.train and config.optim; the others check their own.
+    """Checks the sections' names, config.seed, .init_from, .train and .optim; the others check their own.
 
     Raises:
       ConfigError: a missing or unknown section, a wrong name, type or range.
@@ -101,6 +101,11 @@ def validate(config: ml_collections.ConfigDict) -> tuple[TrainConfig, OptimConfi
     seed = config.seed
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"config.seed must be a whole number in [0, 2**32), got {seed!r}")
+    if not isinstance(config.init_from, str):
+        raise ConfigError(
+            "config.init_from must be the work directory of a trained run, or '' to start afresh, "
+            f"got {config.init_from!r}"
+        )
     train = read_section(TrainConfig, config.train, "config.train")
     return train, OptimConfig.read(config.optim, train.num_steps)
 

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from polarjax.core import Data, PyTree, System
-from polarjax.engine import checkpoints, sharding
+from polarjax.engine import checkpoints, sharding, warm_start
 from polarjax.engine import workdir as folders
 from polarjax.engine.clock import Clock
 from polarjax.engine.compilation import ProgramCount
@@ -39,6 +39,7 @@ class _Begin(NamedTuple):
       due: whether the evaluation and the log line of the state's step were interrupted, and come first.
       saved: whether the state has a checkpoint.
       changes: values of the config that changed since the run began.
+      source: what is kept of the run that it started from, None without one; see `warm_start.Start`.
     """
 
     state: TrainState
@@ -48,6 +49,7 @@ class _Begin(NamedTuple):
     saved: bool
     warnings: list[str]
     changes: list[dict[str, Any]]
+    source: dict[str, Any] | None
 
 
 INITIAL_ROWS = 512  # that what a model learns of its data before the first step comes from, at most
@@ -65,7 +67,7 @@ def train(
     """Trains a system to config.train.num_steps or until its patience ends, from its last checkpoint if there is one.
 
     Args:
-      config: all sections; only seed, data.batch_size, optim and train are read here, all are saved.
+      config: all sections; only seed, init_from, data.batch_size, optim and train are read here, all are saved.
       system: the model and its losses.
       data: the batches, a function of the step.
       workdir: folder of the run; the same call continues it, bit by bit as if it had not been interrupted.
@@ -96,10 +98,10 @@ def train(
     run = folders.describe_run(config, data.info)
     with folders.claim(workdir), ProgramCount(functools.partial(clock.add, "compile")) as programs:
         initialize = make_initialize(system, optimizer, data.fetch, config.seed)
-        found = _continue_or_begin(workdir, run, initialize, resident, example, mesh, allowed_changes, clock)
+        found = _begin(workdir, run, system, initialize, resident, example, mesh, allowed_changes, clock)
         state, tally, start, total = found.state, found.tally, int(found.state.step), settings.num_steps
         patience = Patience(settings.best_metric, settings.patience, found.patience)
-        run |= {"changes": found.changes}
+        run |= {"changes": found.changes, "init_from": found.source}
         folders.write_config(workdir, run["config"])
         with (
             Writer(workdir, start=start - found.due, total=total, primary=jax.process_index() == 0) as writer,
@@ -235,9 +237,10 @@ def _abstract_params(system: System, data: Data, resident: PyTree, rows: PyTree)
     return jax.eval_shape(init, resident, rows)
 
 
-def _continue_or_begin(
+def _begin(
     workdir: Path,
     run: dict[str, Any],
+    system: System,
     initialize: Callable[..., Any],
     resident: PyTree,
     rows: PyTree,
@@ -245,15 +248,19 @@ def _continue_or_begin(
     allowed_changes: Collection[str],
     clock: Clock,
 ) -> _Begin:
-    """Returns the newest intact state of the folder, or a new one."""
+    """Returns the newest intact state of the folder, or a new one, which may start from that of another run."""
+    abstract = functools.partial(jax.eval_shape, initialize, resident, rows)
     with clock.spend("restore"):
         saved, damages = checkpoints.latest_intact(workdir)
     if saved is None:
-        first = to_host(initialize(sharding.on_one_device(resident), rows))
-        return _Begin(sharding.put_replicated(first, mesh), Tally(), {}, False, False, [], [])
+        given, source, told = warm_start.read_start(run, system.param_group, abstract)
+        first = to_host(initialize(sharding.on_one_device(resident), rows, given))
+        if source:
+            source |= {"constants": {name: float(x) for name, x in system.constants(first.params).items()}}
+        return _Begin(sharding.put_replicated(first, mesh), Tally(), {}, False, False, told, [], source)
     state, meta = saved
     changes = folders.refuse_other_run(workdir, meta, run, allowed_changes)
-    matched = checkpoints.match_state(state, jax.eval_shape(initialize, resident, rows))
+    matched = checkpoints.match_state(state, abstract())
     told = [
         *(f"warning: {damage}" for damage in damages),
         *(
@@ -271,6 +278,7 @@ def _continue_or_begin(
         True,
         told,
         meta.get("changes", []) + changes,
+        meta.get("init_from"),
     )
 
 

@@ -158,7 +158,8 @@ def make_optimizer(
         directions, opt_state = transform.update(gradients, opt_state, params)
         rates = learning_rates(step)
         updates = jax.tree.map(
-            lambda label, leaf: -rates[label].astype(leaf.dtype) * leaf if label in rates else leaf,
+            # Minus zero is what changes no bit of a frozen parameter: -0 + 0 would be 0.
+            lambda label, leaf: -rates[label].astype(leaf.dtype) * leaf if label in rates else -0.0 * leaf,
             labels,
             directions,
         )

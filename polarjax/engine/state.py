@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from polarjax.core import PyTree, System
+
+Given = dict[
+    str, tuple[Any, Any]
+]  # {path of a variable: (where, True for everywhere; values)}, as in 'params/core/kernel'
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -31,26 +37,41 @@ class TrainState(flax.struct.PyTreeNode):
     rng: Any
 
 
-def initial_state(system: System, init_optimizer, batch, seed: int) -> TrainState:
+def initial_state(
+    system: System, init_optimizer, batch, seed: int, given: Mapping[str, tuple[Any, Any]] | None = None
+) -> TrainState:
     """Draws the parameters and starts the optimizer; traced inside jit.
+
+    What is given replaces what is drawn, and what `System.measure` makes of the batch is that of the given parameters.
 
     Args:
       system: the system whose `init` is called once.
       init_optimizer: params -> opt_state.
       batch: a batch of the shapes of training; its values do not matter.
       seed: config.seed.
+      given: from a trained run, see `warm_start.read_start`; None or {} for nothing.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     variables = dict(system.init(init_key, batch))
+    if given:
+        variables = dict(_overlay(system.measure(_overlay(variables, given), batch), given))
     params = variables.pop("params")
     return TrainState(
-        step=jax.numpy.zeros((), jax.numpy.int32),
+        step=jnp.zeros((), jnp.int32),
         params=params,
         target_params=None,
         model_state=variables,
         opt_state=init_optimizer(params),
         rng=jax.random.key_data(run_key),
     )
+
+
+def _overlay(variables: PyTree, given: Mapping[str, tuple[Any, Any]]) -> PyTree:
+    def put(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return jnp.where(*given[name], leaf) if name in given else leaf
+
+    return jax.tree_util.tree_map_with_path(put, variables)
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:

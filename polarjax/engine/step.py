@@ -14,19 +14,19 @@ from jaxtyping import Array, Bool
 from polarjax.core import PyTree, System
 from polarjax.engine.optim import Optimizer
 from polarjax.engine.sharding import on_every_device, sum_micro_batches
-from polarjax.engine.state import TrainState, initial_state
+from polarjax.engine.state import Given, TrainState, initial_state
 
 
 def make_initialize(
     system: System, optimizer: Optimizer, fetch: Callable[..., Any], seed: int
 ) -> jax.stages.Wrapped:
-    """Compiles (resident, rows [b, ..]) -> the state before the first step.
+    """Compiles (resident, rows [b, ..], given) -> the state before the first step; see `initial_state`.
 
     It is computed on one device, by the same program however many there are, and then copied to all.
     """
 
-    def initialize(resident: PyTree, rows: PyTree):
-        return initial_state(system, optimizer.init, fetch(resident, rows), seed)
+    def initialize(resident: PyTree, rows: PyTree, given: Given | None = None):
+        return initial_state(system, optimizer.init, fetch(resident, rows), seed, given)
 
     return jax.jit(initialize)
 

@@ -110,7 +110,7 @@ def refuse_other_run(
       ConfigError: another config, each difference with both values.
       DataError: other sessions, or a session whose arrays have changed.
     """
-    before, after = flat_section(saved["config"]), flat_section(current["config"])
+    before, after = flat_config(saved["config"]), flat_config(current["config"])
     different = [
         {"step": saved["step"], "name": name, "before": left, "after": right}
         for name in sorted(set(before) | set(after))
@@ -138,6 +138,11 @@ def refuse_other_run(
             "run started with; bring the session back, or choose another --workdir"
         )
     return different
+
+
+def flat_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns {'train.num_steps': value} of a saved config; one of before there was init_from started afresh."""
+    return {"init_from": "", **flat_section(config)}
 
 
 def _git_commit() -> str:

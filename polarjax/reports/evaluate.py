@@ -122,7 +122,9 @@ def _report(
         **numbers.summarize(rows),
         "linear_nonlinear": _linear_nonlinear(run, tier),
         "constants": constants,
-        "constants_start": systems.starting_constants(run.config, run.info),
+        "constants_start": run.source["constants"]
+        if run.source
+        else systems.starting_constants(run.config, run.info),
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(run.params)),
         "sessions": numbers.summarize_sessions(rows),
     }

@@ -23,6 +23,7 @@ class Run(NamedTuple):
       info: sessions, units and geometry that the model was made for.
       params: nested dict of NumPy arrays.
       model_state: the other Flax collections.
+      source: what `warm_start.read_start` recorded of the run that it started from, None without one.
     """
 
     workdir: pathlib.Path
@@ -32,6 +33,7 @@ class Run(NamedTuple):
     info: DataInfo
     params: PyTree
     model_state: PyTree
+    source: dict[str, Any] | None = None
 
 
 def open_run(workdir: str | os.PathLike[str], step: int | str | None = None) -> Run:
@@ -57,6 +59,7 @@ def open_run(workdir: str | os.PathLike[str], step: int | str | None = None) -> 
         DataInfo.from_dict(meta["info"]),
         state.params,
         state.model_state,
+        meta.get("init_from"),
     )
 
 

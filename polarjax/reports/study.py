@@ -56,8 +56,8 @@ def summarize_study(
     Returns:
       JSON values. `difference` of an entry is to the same seeds of the reference: its mean over units and seeds, the
       mean of `each` seed, its intervals `over_units` and `over_seeds`, how many units are better, and a verdict:
-      'better' or 'worse' where both intervals lie on one side of 0, else 'open'. It is None for the reference and where
-      no seed is common.
+      'better' or 'worse' where both intervals lie on one side of 0, else 'open'. It is None for the reference, where
+      no seed is common, and for an entry without bits per spike, which prepares others and is compared with none.
     """
     failed = [(failure["entry"], failure["seed"]) for failure in failures]
     oracles = [result.row[ORACLE] for result in results if result.row[ORACLE] is not None]
@@ -101,7 +101,8 @@ def write_study(
     if results:
         contents["study.csv"] = csv_text(_run_rows(summary, results))
         contents["entries.csv"] = csv_text([_entry_row(entry) for entry in summary["entries"]])
-        contents["units.csv"] = csv_text(_unit_rows(question, results))
+        units = _unit_rows(question, results)
+        contents |= {"units.csv": csv_text(units)} if units else {}
     contents["study.html"] = study_page.study_html(summary, question.truth)
     write_files(workdir, contents)
     return summary
@@ -196,17 +197,26 @@ def _bounds(name: str, interval: Sequence[float] | None) -> dict[str, float | No
 
 
 def _unit_rows(question: Question, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row a unit: every entry's bits per spike over its seeds, and the difference over those of the reference too."""
+    """A row a unit: every entry's bits per spike over its seeds, and the difference over those of the reference too.
+
+    Entries whose finished runs have no bits per spike have no column.
+    """
     units, runs = units_of(results), {name: runs_of(name, results) for name in question.entries}
+    runs = {name: own for name, own in runs.items() if not own or any(_has_bits(run) for run in own.values())}
     means = {name: mean_bits(own.values(), units) for name, own in runs.items()}
     differences = {
-        f"{name} - {question.reference}": compare(own, runs[question.reference], units).units
+        f"{name} - {question.reference}": compare(own, runs_of(question.reference, results), units).units
         for name, own in runs.items()
         if name != question.reference
     }
     rows = []
     for index, unit in enumerate(units):
-        _, oracle, spikes = next(result.units[unit] for result in results if unit in result.units)
+        having = [result for result in results if unit in result.units]
+        _, oracle, spikes = next(filter(_has_bits, having), having[0]).units[unit]
         row = {"session": unit[0], "unit": unit[1], "spikes": spikes, ORACLE: oracle}
         rows.append(row | {name: values[index].item() for name, values in (means | differences).items()})
     return rows
+
+
+def _has_bits(result: Result) -> bool:
+    return result.row[BITS] is not None

@@ -43,7 +43,8 @@ def headline(summary: Summary) -> str:
     """The result in a few sentences: the best entry, which differ from the reference, and what is missing."""
     ranked = _ranked(summary)
     if not ranked:
-        return "No run has finished yet."
+        trained = any(entry["seeds"] for entry in summary["entries"])
+        return "No finished run has bits per spike." if trained else "No run has finished yet."
     best = ranked[0]
     text = f"{best['name']} explains most, {words.number(best['bits_per_spike']['mean'], 3)} bits per spike"
     if best["oracle_fraction"] is not None:
@@ -51,7 +52,8 @@ def headline(summary: Summary) -> str:
     text += "."
     text += _sides([entry for entry in ranked if entry["difference"]], summary["reference"])
     if summary["reference"] not in [entry["name"] for entry in ranked]:
-        text += f" {summary['reference']}, the reference, has no finished run: nothing is compared with it."
+        lacks = "bits per spike" if summary["reference"] in preparations(summary) else "finished run"
+        text += f" {summary['reference']}, the reference, has no {lacks}: nothing is compared with it."
     finished = sum(len(entry["seeds"]) for entry in summary["entries"])
     asked = len(summary["entries"]) * len(summary["seeds"])
     return text if finished == asked else f"{text} Only {finished} of {asked} runs have finished."
@@ -71,6 +73,15 @@ def missing(summary: Summary) -> list[str]:
     for run in summary["missing"]:
         seeds.setdefault(run["entry"], []).append(str(run["seed"]))
     return [f"{name}, seed{'s' if len(left) > 1 else ''} {', '.join(left)}" for name, left in seeds.items()]
+
+
+def preparations(summary: Summary) -> list[str]:
+    """Names of the entries whose finished runs have no bits per spike; they stand in no comparison."""
+    return [
+        entry["name"]
+        for entry in summary["entries"]
+        if entry["seeds"] and entry["bits_per_spike"]["mean"] is None
+    ]
 
 
 def steps(numbers: Sequence[int]) -> str:
@@ -150,11 +161,14 @@ def _entries(summary):
             *difference(entry["difference"]),
         )
         for entry in summary["entries"]
+        if entry["name"] not in preparations(summary)
     ]
+    left_out = ", ".join(preparations(summary))
     return page.section(
         "The entries",
         f"Diamonds: means. Rings: seeds. Bars: 95 % intervals, of differences over units; thin lines: over seeds. "
-        f"Differences are to {summary['reference']}, in colour where both intervals exclude 0; better: units above it.",
+        f"Differences are to {summary['reference']}, in colour where both intervals exclude 0; better: units above it."
+        + (f" Without bits per spike, and in no comparison: {left_out}." if left_out else ""),
         page.image(
             study_figures.entries(summary),
             "bits per spike of every entry and its difference to the reference",

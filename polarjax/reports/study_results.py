@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from polarjax.reports.numbers import without_nan
 from polarjax.reports.statistics import PairedDifference, paired_difference
 
 BITS, ORACLE, CORRELATION = "bits_per_spike", "oracle_bits_per_spike", "correlation_median"
@@ -31,41 +32,41 @@ class Result(NamedTuple):
 
 
 def read_result(entry: str, seed: int, report: Path, times: tuple[int, float | None, float]) -> Result:
-    """Reads what the report of a run says.
+    """Reads what the report of a run says; a run without spikes may lack all that is said of units.
 
     Args:
       report: folder of the report, <run>/eval/<step>.
       times: steps, seconds of training steps (None where the log has none), and wall-clock seconds of all attempts.
     """
-    fields = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    oracle, floor = fields[ORACLE] or {}, fields["linear_nonlinear"] or {}
+    fields = _read_fields(report)
+    bits, oracle, floor, correlation = (
+        fields.get(name) or {} for name in (BITS, ORACLE, "linear_nonlinear", "correlation")
+    )
     row = {
         "entry": entry,
         "seed": seed,
         "num_steps": times[0],
         "checkpoint_step": fields["checkpoint_step"],
-        BITS: fields[BITS]["mean"],
-        "bits_per_spike_median": fields[BITS]["median"],
-        CORRELATION: fields["correlation"]["median"],
-        "trial_mean_correlation_median": (fields["correlation"]["with_trial_mean"] or {}).get("median"),
+        BITS: bits.get("mean"),
+        "bits_per_spike_median": bits.get("median"),
+        CORRELATION: correlation.get("median"),
+        "trial_mean_correlation_median": (correlation.get("with_trial_mean") or {}).get("median"),
         ORACLE: oracle.get("mean"),
-        "oracle_fraction": fields["oracle_fraction"],
+        "oracle_fraction": fields.get("oracle_fraction"),
         "parameters": fields["parameters"],
         "training_seconds": times[1],
         "wall_clock_seconds": times[2],
     }
     starts = fields.get("constants_start", {})  # reports of earlier versions have no starts
-    for name, value in fields["constants"].items():
+    for name, value in fields.get("constants", {}).items():
         end = name.split("/")[-1]
         row |= {f"{end}_start": starts.get(name), end: value}
-    with open(report / "units.csv", encoding="utf-8", newline="") as stream:
-        units = {
-            (line["session"], line["unit"]): tuple(
-                float(line[name] or "nan") for name in (BITS, ORACLE, "spikes")
-            )
-            for line in csv.DictReader(stream)
-        }
-    return Result(row, units, floor.get("mean"))
+    return Result(row, _read_units(report / "units.csv"), floor.get("mean"))
+
+
+def mean_of_report(report: Path) -> float | None:
+    """Reads the bits per spike of a run, mean over units; None where it has none."""
+    return (_read_fields(report).get(BITS) or {}).get("mean")
 
 
 def runs_of(entry: str, results: Sequence[Result]) -> dict[int, Result]:
@@ -90,6 +91,22 @@ def mean_bits(results: Collection[Result], units: Sequence[tuple[str, str]]) -> 
     """Bits per spike of every unit, averaged over runs; NaN where one of them has none."""
     bits = _bits(results, units)
     return bits.mean(axis=0) if len(bits) else np.full(len(units), np.nan)
+
+
+def _read_fields(report: Path) -> dict[str, Any]:
+    return without_nan(json.loads((report / "report.json").read_text(encoding="utf-8")))
+
+
+def _read_units(path: Path) -> dict[tuple[str, str], tuple[float, ...]]:
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", newline="") as stream:
+        return {
+            (line["session"], line["unit"]): tuple(
+                float(line.get(name) or "nan") for name in (BITS, ORACLE, "spikes")
+            )
+            for line in csv.DictReader(stream)
+        }
 
 
 def _bits(results: Collection[Result], units: Sequence[tuple[str, str]]) -> Float[np.ndarray, "K N"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +9,10 @@ from typing import Any, NamedTuple
 from polarjax.core import ConfigError, PolarjaxError
 from polarjax.engine.interruption import leave_on_signal
 from polarjax.reports import study as study_report
-from polarjax.reports.study_results import Result, read_result
+from polarjax.reports.study_results import Result, mean_of_report, read_result
 from polarjax.studies import budget, launch
 from polarjax.studies.launch import RunFailed
-from polarjax.studies.plan import Entry, Study, read_study, select, with_overrides
+from polarjax.studies.plan import Entry, Study, in_order, read_study, select, with_overrides
 
 WORKDIR = Path("runs/studies")
 
@@ -31,6 +30,16 @@ class _Place(NamedTuple):
 
     def folder(self, entry: Entry, seed: int) -> Path:
         return self.workdir / entry.name / f"seed{seed}"
+
+    def entry(self, name: str | None) -> Entry:
+        return next(entry for entry in self.study.entries if entry.name == name)
+
+    def overrides(self, entry: Entry, seed: int) -> dict[str, str]:
+        """Values of the config of a run, before it is known how long another one took."""
+        values = budget.overrides_of(entry, seed)
+        if entry.init_from is None:
+            return values
+        return {**values, "init_from": str(self.folder(self.entry(entry.init_from), seed))}
 
 
 def run_study(
@@ -61,9 +70,10 @@ def run_study(
       Interrupted: a signal came; what was trained is saved.
     """
     asked, chosen = select(with_overrides(read_study(path), overrides or {}), seeds=seeds, only=only)
-    for entry in chosen:
-        budget.settings_of(entry, budget.overrides_of(entry, asked.seeds[0]))
     place = _Place(asked, Path(workdir or WORKDIR / asked.name), Path(train))
+    for entry in chosen:
+        budget.settings_of(entry, place.overrides(entry, asked.seeds[0]))
+    _check_sources(place, chosen)
     with leave_on_signal("the study went on"):
         failures = _train_all(place, chosen)
         return study_report.write_study(_question(place), _results(place), failures, place.workdir)
@@ -84,10 +94,24 @@ def raise_failures(summary: Mapping[str, Any]) -> None:
         )
 
 
+def _check_sources(place: _Place, chosen: list[Entry]) -> None:
+    """Raises a ConfigError where an entry starts from one that --only leaves out and that is not finished."""
+    for entry in chosen:
+        if entry.init_from is None or entry.init_from in [other.name for other in chosen]:
+            continue
+        source = place.entry(entry.init_from)
+        left = [str(seed) for seed in place.study.seeds if _finished(place, source, seed) is None]
+        if left:
+            names = ",".join(other.name for other in (source, *chosen))
+            raise ConfigError(
+                f"entry {entry.name!r} starts from {source.name!r}, which --only leaves out and which is not trained "
+                f"with seed {', '.join(left)}; train it too, --only {names}"
+            )
+
+
 def _train_all(place: _Place, chosen: list[Entry]) -> list[dict[str, Any]]:
-    """Trains the missing runs, seed by seed, those that last as long as another after it; returns what failed."""
-    ordered = sorted(chosen, key=lambda entry: entry.as_long_as is not None)
-    runs, failures = [(entry, seed) for seed in place.study.seeds for entry in ordered], []
+    """Trains the missing runs, seed by seed, each after those that it needs; returns what failed."""
+    runs, failures = [(entry, seed) for seed in place.study.seeds for entry in in_order(chosen)], []
     for number, (entry, seed) in enumerate(runs, 1):
         where = f"[{number}/{len(runs)}] {entry.name}, seed {seed}"
         try:
@@ -101,6 +125,8 @@ def _train_all(place: _Place, chosen: list[Entry]) -> list[dict[str, Any]]:
 def _train(place: _Place, entry: Entry, seed: int, where: str) -> str:
     """Trains one run unless it is finished; returns what to say of it."""
     folder = place.folder(entry, seed)
+    if entry.init_from is not None and _finished(place, place.entry(entry.init_from), seed) is None:
+        raise RunFailed(f"it starts from {entry.init_from} with seed {seed}, which has not been trained")
     overrides = _own_overrides(place, entry, seed)
     if overrides is None:
         overrides = _choose_budget(place, entry, seed)
@@ -112,14 +138,14 @@ def _train(place: _Place, entry: Entry, seed: int, where: str) -> str:
     report = launch.finished_report(folder, settings)
     if report is None:
         raise RunFailed(f"it ended without a report of its last step; see {folder / launch.OUTPUT}")
-    bits = json.loads((report / "report.json").read_text(encoding="utf-8"))["bits_per_spike"]["mean"]
-    said = "no unit spiked" if bits is None else f"{bits:.3f} bits per spike"
+    bits = mean_of_report(report)
+    said = "no bits per spike" if bits is None else f"{bits:.3f} bits per spike"
     return f"{said}, {launch.wall_clock_seconds(folder):.0f} s in all"
 
 
 def _own_overrides(place: _Place, entry: Entry, seed: int) -> dict[str, str] | None:
     """Values of the config of a run; None where it still has to be chosen how long it is."""
-    overrides = budget.overrides_of(entry, seed)
+    overrides = place.overrides(entry, seed)
     if entry.as_long_as is None:
         return overrides
     num_steps = budget.read_choice(place.folder(entry, seed))
@@ -128,8 +154,8 @@ def _own_overrides(place: _Place, entry: Entry, seed: int) -> dict[str, str] | N
 
 def _choose_budget(place: _Place, entry: Entry, seed: int) -> dict[str, str]:
     """Measures a step of the entry and chooses how many take as long as the training of the one that it follows."""
-    followed = next(other for other in place.study.entries if other.name == entry.as_long_as)
-    settings = budget.settings_of(followed, budget.overrides_of(followed, seed))
+    followed = place.entry(entry.as_long_as)
+    settings = budget.settings_of(followed, place.overrides(followed, seed))
     folder = place.folder(followed, seed)
     if not launch.finished_report(folder, settings):
         raise RunFailed(
@@ -141,15 +167,15 @@ def _choose_budget(place: _Place, entry: Entry, seed: int) -> dict[str, str]:
         raise RunFailed(f"{folder} or the run that it is timed by has no {budget.RATE} in its log")
     target = (followed.name, budget.trained_steps(folder), its_seconds)
     num_steps = budget.choose_steps(place.folder(entry, seed), target, own_seconds)
-    return budget.scaled_overrides(entry, budget.overrides_of(entry, seed), num_steps)
+    return budget.scaled_overrides(entry, place.overrides(entry, seed), num_steps)
 
 
 def _measure(place: _Place, entry: Entry, seed: int) -> float | None:
     """Seconds a step of an entry: from its run of equal steps where the study has one, else from a short run."""
-    overrides = budget.overrides_of(entry, seed)
+    overrides = place.overrides(entry, seed)
     settings = budget.settings_of(entry, overrides)
     for other in place.study.entries:
-        if (other.config, other.overrides, other.as_long_as) == (entry.config, entry.overrides, None):
+        if other._replace(name=entry.name) == entry._replace(as_long_as=None):
             folder = place.folder(other, seed)
             if launch.finished_report(folder, settings):
                 return budget.step_seconds(folder, settings.data.batch_size)
@@ -163,12 +189,22 @@ def _measure(place: _Place, entry: Entry, seed: int) -> float | None:
 def _question(place: _Place) -> study_report.Question:
     study = place.study
     entries = {
-        entry.name: entry.config + (f", as long as {entry.as_long_as}" if entry.as_long_as else "")
+        entry.name: entry.config
+        + (f", starts from {entry.init_from}" if entry.init_from else "")
+        + (f", as long as {entry.as_long_as}" if entry.as_long_as else "")
         for entry in study.entries
     }
     return study_report.Question(
         study.name, study.question, study.reference, study.seeds, entries, study.constants, study.truth
     )
+
+
+def _finished(place: _Place, entry: Entry, seed: int) -> Path | None:
+    """Folder of the report of a run of the study; None where it is not finished."""
+    overrides = _own_overrides(place, entry, seed)
+    if overrides is None:
+        return None
+    return launch.finished_report(place.folder(entry, seed), budget.settings_of(entry, overrides))
 
 
 def _results(place: _Place) -> list[Result]:

@@ -15,8 +15,7 @@ from polarjax.core import CheckpointError, PolarjaxError
 from polarjax.engine import archive
 from polarjax.engine.interruption import Interrupted, hand_on_signals
 from polarjax.engine.storage import storage_errors
-from polarjax.engine.validation import flat_section
-from polarjax.engine.workdir import FREE
+from polarjax.engine.workdir import FREE, flat_config
 from polarjax.reports.evaluate import report_folder
 
 ATTEMPTS, OUTPUT, ERRORS = "attempts.jsonl", "train.log", "errors.log"
@@ -87,11 +86,11 @@ def finished_report(folder: Path, settings: Any) -> Path | None:
     if not saved.is_file() or not (ended or settings.train.num_steps in archive.list_steps(folder)):
         return None
     try:
-        there = flat_section(json.loads(saved.read_text(encoding="utf-8")))
+        there = flat_config(json.loads(saved.read_text(encoding="utf-8")))
         step = archive.choose_step(folder, "best")
     except (ValueError, CheckpointError):
         return None
-    asked = flat_section(json.loads(json.dumps(settings.to_dict())))
+    asked = flat_config(json.loads(json.dumps(settings.to_dict())))
     if any(there.get(name) != asked.get(name) for name in {*there, *asked} if name not in FREE):
         return None
     report = report_folder(folder, step)

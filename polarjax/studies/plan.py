@@ -12,7 +12,7 @@ from polarjax.core import ConfigError, PolarjaxError, closest
 
 REQUIRED = ("QUESTION", "SEEDS", "REFERENCE", "RUNS")
 OPTIONAL = ("CONSTANTS", "TRUTH")
-OPTIONS = ("as_long_as",)
+OPTIONS = ("as_long_as", "init_from")
 OF_THE_STUDY = ("seed", "data.seed")
 NAME = re.compile(r"\w[\w.+-]*")
 
@@ -25,12 +25,19 @@ class Entry(NamedTuple):
       config: what train.py --config is given.
       overrides: {'optim.clip_norm': '1.0'}, the values of --config. flags as text.
       as_long_as: name of the entry whose training time it is given, in place of its own number of steps.
+      init_from: name of the entry whose run of the same seed each of its runs starts from.
     """
 
     name: str
     config: str
     overrides: dict[str, str]
     as_long_as: str | None
+    init_from: str | None = None
+
+    @property
+    def needs(self) -> set[str]:
+        """Names of the entries that are trained before it."""
+        return {name for name in (self.as_long_as, self.init_from) if name is not None}
 
 
 class Study(NamedTuple):
@@ -129,14 +136,43 @@ def with_overrides(study: Study, overrides: Mapping[str, str]) -> Study:
     """Sets values of the config in every entry, over those that the file sets.
 
     Raises:
-      ConfigError: a seed, which the study sets.
+      ConfigError: a seed or a source, which the study sets.
     """
+    warm = [entry.name for entry in study.entries if entry.init_from is not None]
+    if "init_from" in overrides and warm:
+        raise ConfigError(
+            f"--config.init_from is set by the study for {', '.join(warm)}; leave it out, or change the study"
+        )
     for name in overrides:
         if name in OF_THE_STUDY:
             raise ConfigError(f"--config.{name} is set for every run by the study; --seeds chooses how many")
     return study._replace(
         entries=tuple(entry._replace(overrides={**entry.overrides, **overrides}) for entry in study.entries)
     )
+
+
+def in_order(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries in the order of training: that of the study, equal times last, and each after those that it needs.
+
+    Raises:
+      ConfigError: some wait for each other.
+    """
+    left = sorted(entries, key=lambda entry: entry.as_long_as is not None)
+    ordered: list[Entry] = []
+    while left:
+        names = {entry.name for entry in left}
+        ready = [entry for entry in left if not entry.needs & names]
+        if not ready:
+            waiting = "; ".join(
+                f"{entry.name!r} for {', '.join(sorted(entry.needs & names))}" for entry in left
+            )
+            raise ConfigError(
+                "entries of RUNS wait for each other, and none could be trained first: an entry comes after the one "
+                f"that it starts from or lasts as long as. Waiting are {waiting}"
+            )
+        ordered.append(ready[0])
+        left.remove(ready[0])
+    return ordered
 
 
 def _values(path: Path) -> dict[str, Any]:
@@ -169,6 +205,11 @@ def _study(name: str, values: Mapping[str, Any]) -> Study:
         raise ConfigError(
             f"REFERENCE is {values['REFERENCE']!r}, no entry of RUNS{_near(values['REFERENCE'], names)}"
         )
+    for entry in entries:
+        if entry.init_from is not None and entry.init_from not in names:
+            raise ConfigError(
+                f"entry {entry.name!r} starts from {entry.init_from!r}, no entry of RUNS{_near(entry.init_from, names)}"
+            )
     own_budget = [entry.name for entry in entries if entry.as_long_as is None]
     for entry in entries:
         if entry.as_long_as is not None and entry.as_long_as not in own_budget:
@@ -176,6 +217,7 @@ def _study(name: str, values: Mapping[str, Any]) -> Study:
                 f"entry {entry.name!r} is trained as long as {entry.as_long_as!r}, no entry of RUNS with a number of "
                 f"steps of its own{_near(entry.as_long_as, own_budget)}"
             )
+    in_order(entries)
     truth = {key: float(value) for key, value in values["TRUTH"].items()}
     constants = tuple(values["CONSTANTS"])
     for key in truth:
@@ -202,8 +244,13 @@ def _entry(line: Any) -> Entry:
     for key in overrides:
         if key in OF_THE_STUDY:
             raise ConfigError(f"entry {name!r} sets {key!r}, which the study sets to each of SEEDS")
+    if "init_from" in overrides and "init_from" in options:
+        raise ConfigError(
+            f"entry {name!r} has init_from twice, as a value, a work directory, and as an option, an entry of RUNS; "
+            "leave one of them out"
+        )
     texts = {key: value if isinstance(value, str) else repr(value) for key, value in overrides.items()}
-    return Entry(name, config, texts, options.get("as_long_as"))
+    return Entry(name, config, texts, options.get("as_long_as"), options.get("init_from"))
 
 
 def _near(name: Any, names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax import losses, metrics
-from polarjax.core import Batch, ConfigError, DataInfo, LossOutput, PyTree, System, closest
+from polarjax.core import READOUT, Batch, ConfigError, DataInfo, LossOutput, PyTree, System, closest
 from polarjax.loss_weights import LossWeights, read_weights
 from polarjax.models import bounds, constants, regularisers, silence
 from polarjax.models.linear_nonlinear import LinearNonlinear
@@ -52,7 +52,9 @@ def build(config: Any, info: DataInfo) -> System:
     null_rate = _padded(info, [session.mean_count for session in info.sessions])
 
     def init(rng: Array, batch: Batch) -> PyTree:
-        variables = module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1])
+        return measure(module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1]), batch)
+
+    def measure(variables: PyTree, batch: Batch) -> PyTree:
         if "statistics" not in variables:
             return variables
         scored = batch.spikes.shape[1]
@@ -104,7 +106,7 @@ def build(config: Any, info: DataInfo) -> System:
         return bounds.project(module, params, limits, progress)
 
     group = param_group(config.model.name)
-    return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project)
+    return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project, measure)
 
 
 def make_module(config: Any, info: DataInfo) -> PolarV1 | ResnetConvGRU | LinearNonlinear:
@@ -147,6 +149,7 @@ def floor(config: Any) -> ml_collections.ConfigDict | None:
         return None
     fields = config.to_dict()
     kwargs = {"n_lags": config.data.burn_in + 1, "rank": FLOOR_RANK}
+    fields["init_from"] = ""  # it has no core
     fields["model"] = {"name": FLOOR, "kwargs": kwargs}
     fields["loss"] = poisson_loss()
     fields["optim"] |= {
@@ -173,7 +176,7 @@ def param_group(model_name: str) -> Callable[[tuple[str, ...]], str]:
 
     def group(path: tuple[str, ...]) -> str:
         if model_name == FLOOR or path[0] == "readout":
-            return "readout"
+            return READOUT
         return CONSTANT_GROUPS.get(path, "core")
 
     return group
@@ -215,7 +218,7 @@ def select_session(variables: PyTree, info: DataInfo, index: int, model_name: st
 
     def cut(path: tuple, leaf: Any) -> Any:
         names = tuple(key.key for key in path)
-        return leaf[index : index + 1, :n_units] if group(names) == "readout" else leaf
+        return leaf[index : index + 1, :n_units] if group(names) == READOUT else leaf
 
     return {**variables, "params": jax.tree_util.tree_map_with_path(cut, variables["params"])}
 

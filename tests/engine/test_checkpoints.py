@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_format_is_refused_and_left_where_it_is(saved, t
     meta = json.loads(path.read_text())
     del meta["digest"]
     meta["format_version"] = 99
-    path.write_text(json.dumps({**meta, "digest": archive._digest_of_meta(meta)}))
+    path.write_text(json.dumps({**meta, "digest": archive.digest_of_json(meta)}))
     with pytest.raises(CheckpointError, match=r"has format version 99, this program reads 1"):
         checkpoints.latest_intact(tmp_path / "run")
     assert checkpoints.list_steps(tmp_path / "run") == [1, 2]

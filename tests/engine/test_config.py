@@ -87,7 +87,7 @@ def test_a_wrong_override_names_the_file_the_key_and_what_is_allowed(write, name
             r"config\.train\.num_step is not an option; did you mean 'num_steps'\?",
         ),
         ("config.trian = 4", r"config\.trian is not a section; did you mean 'train'\?"),
-        ("del config.loss", r"config\.loss is missing; the sections are system, seed, data"),
+        ("del config.loss", r"config\.loss is missing; the sections are system, seed, init_from, data"),
         ("del config.train.log_every", r"config\.train\.log_every is missing; config\.train needs num_steps"),
         (
             "config.optim.eps = float('nan')",
@@ -95,6 +95,10 @@ def test_a_wrong_override_names_the_file_the_key_and_what_is_allowed(write, name
         ),
         ("config.optim.warmup_steps = 50", r"warmup_steps is 50, longer than config\.train\.num_steps, 12"),
         ("config.seed = None", r"config\.seed must be a whole number"),
+        (
+            "config.init_from = None",
+            r"config\.init_from must be the work directory of a trained run, .*got None",
+        ),
         ("config = {}", r"get_config must return an ml_collections\.ConfigDict, got dict"),
         ("undefined", r"toy\.py:8: NameError: name 'undefined' is not defined"),
         ("x = = 3", r"toy\.py:8: invalid syntax"),

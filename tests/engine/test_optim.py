@@ -22,6 +22,16 @@ def by_first_name(path):
     return path[0]
 
 
+def test_what_is_frozen_keeps_its_bits_those_of_minus_zero_too():
+    params = {**PARAMS, "core": {"kernel": jnp.ones((2, 3)), "bias": jnp.array([-0.0, 0.0, -1.5])}}
+    optimizer = make_optimizer(read(**{"groups.core": None}), by_first_name, params, 100)
+    gradients = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params, 3)
+    after = optax.apply_updates(params, updates)
+    assert np.asarray(after["core"]["bias"]).tobytes() == np.asarray(params["core"]["bias"]).tobytes()
+    assert np.all(np.asarray(after["readout"]["kernel"]) != 1)
+
+
 @pytest.mark.parametrize(("suffix", "tolerance"), [("", 2e-6), (".f64", 1e-9)])
 def test_three_adamw_steps_with_clipping_equal_the_reference(golden, suffix, tolerance):
     numbers = golden("polar/adamw_clip")

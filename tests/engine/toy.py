@@ -18,6 +18,7 @@ def make_config(**overrides):
         {
             "system": "toy",
             "seed": 3,
+            "init_from": "",
             "data": {"batch_size": 8, "seed": 1},
             "model": {"name": "linear", "kwargs": {"noise": 0.01}},
             "loss": polar.poisson_loss(),

@@ -205,7 +205,7 @@ def other_format(place):
     meta = json.loads(path.read_text())
     del meta["digest"]
     meta["format_version"] = 99
-    path.write_text(json.dumps({**meta, "digest": archive._digest_of_meta(meta)}))
+    path.write_text(json.dumps({**meta, "digest": archive.digest_of_json(meta)}))
     return place.run()
 
 

@@ -57,10 +57,12 @@ def tiny_params(info):
     }
 
 
-def save_checkpoint(folder, config, info, params, steps=(10, 30), model_state=TINY_STATE, rise=0.1):
+def save_checkpoint(
+    folder, config, info, params, steps=(10, 30), model_state=TINY_STATE, rise=0.1, source=None
+):
     """Writes checkpoints of the given steps, `rise` bits per spike better a step, and the metrics of a run."""
     folder.mkdir(parents=True)
-    run = folders.describe_run(config, info)
+    run = folders.describe_run(config, info) | {"init_from": source}
     keep = {"keep_latest": 5, "keep_best": 1, "best_metric": "eval/bits_per_spike"}
     with checkpoints.Checkpoints(folder, **keep) as saver:
         for step in steps:

@@ -42,6 +42,19 @@ def written(tiny_run):
         return tiny_run, evaluate.write_report(tiny_run.path)
 
 
+def test_constants_of_a_run_that_started_from_another_start_where_that_one_ended(
+    tmp_path, tiny_run, use_tiny_system, monkeypatch
+):
+    source = {"path": "runs/a", "step": 5, "constants": {"temporal/tau_fix_ms": 91.5}}
+    monkeypatch.setattr(systems, "starting_constants", lambda config, info: {"temporal/tau_fix_ms": 200.0})
+    for name, given, start in (("warm", source, 91.5), ("cold", None, 200.0)):
+        folder = tmp_path / name
+        save_checkpoint(folder, tiny_run.config, tiny_run.data.info, tiny_run.params, source=given)
+        report = evaluate.write_report(folder)
+        assert report["constants_start"] == {"temporal/tau_fix_ms": start}
+        assert report["constants"]["temporal/tau_fix_ms"] == pytest.approx(104.2)
+
+
 def test_the_report_has_the_documented_fields(written):
     run, report = written
     folder = run.path / "eval" / "30"

@@ -1,7 +1,7 @@
 """Stands in for train.py: the same flags and files in a fraction of a second, with fabricated numbers.
 
 It counts its starts. config.optim.clip_norm says how it ends: 3 after half of its steps, 7 fails, 9 waits for a
-signal, saves and leaves with 75.
+signal, saves and leaves with 75; 2 has no spikes. Where config.init_from names no run it fails.
 """
 
 import ast
@@ -28,7 +28,7 @@ def load(flag, overrides):
         *branches, leaf = name.split(".")
         parent = functools.reduce(lambda section, key: section[key], branches, settings)
         with parent.ignore_type():
-            parent[leaf] = ast.literal_eval(text)
+            parent[leaf] = text if isinstance(parent[leaf], str) else ast.literal_eval(text)
     return settings
 
 
@@ -41,7 +41,9 @@ def write_run(folder, settings):
         {"step": steps, "time/samples_per_second": speed},
     ]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    meta = {"config": settings.to_dict(), "metrics": {"eval/bits_per_spike": 0.5}, "info": {"rate_hz": 120.0}}
+    spikes = settings.optim.clip_norm != 2.0
+    metrics = {"eval/bits_per_spike": 0.5 if spikes else float("nan")}
+    meta = {"config": settings.to_dict(), "metrics": metrics, "info": {"rate_hz": 120.0}}
     place = archive.checkpoint_folder(folder, steps) / "meta"
     place.mkdir(parents=True)
     (place / "metadata").write_text(json.dumps(archive.seal({"step": np.asarray(steps)}, meta)))
@@ -60,6 +62,10 @@ def write_run(folder, settings):
         "constants_start": {"temporal/tau_fix_ms": 1e3 / settings.model.kwargs.fixation_rate},
         "parameters": 1234,
     }
+    if not spikes:
+        fields = {name: fields[name] for name in ("checkpoint_step", "parameters")}
+        (report / "report.json").write_text(json.dumps(fields | {"bits_per_spike": {"mean": float("nan")}}))
+        return
     (report / "report.json").write_text(json.dumps(fields))
     with open(report / "units.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
@@ -74,6 +80,9 @@ def main(arguments):
     with open(folder / "starts", "a") as starts:
         starts.write("x")
     (folder / "config.json").write_text(json.dumps(settings.to_dict()))
+    if settings.init_from and not archive.list_steps(settings.init_from):
+        print(f"error: no run in {settings.init_from}", file=sys.stderr)
+        return 2
     if settings.optim.clip_norm == 7.0 and not (folder / "mended").exists():
         print("a long story\nerror: the filters fell out", file=sys.stderr)
         return 5

@@ -187,6 +187,16 @@ def test_a_run_of_another_config_in_the_folder_is_not_taken_for_the_study_s(make
     assert starts(tmp_path / "study") == {"slow/seed0": 2}
 
 
+def test_a_finished_run_of_before_runs_could_start_from_others_is_still_finished(make_study, tmp_path):
+    make_study([SLOW])(seeds="1")
+    saved = tmp_path / "study/slow/seed0/config.json"
+    config = json.loads(saved.read_text())
+    config.pop("init_from")
+    saved.write_text(json.dumps(config))
+    assert make_study([SLOW])(seeds="1")["entries"][0]["seeds"] == [0]
+    assert starts(tmp_path / "study") == {"slow/seed0": 1}
+
+
 def test_a_wrong_config_is_answered_before_anything_is_trained(make_study, tmp_path):
     run = make_study([SLOW, ("wrong", POLAR, {"optim.clip_nrom": 1.0})])
     with pytest.raises(ConfigError, match=r"entry 'wrong': .*has no 'clip_nrom'; did you mean 'clip_norm'"):

@@ -59,6 +59,20 @@ def test_a_study_file_is_read_with_its_values_as_text(write):
         ({"RUNS": [("a", "x", {"seed": 1})]}, r"entry 'a' sets 'seed', which the study sets"),
         ({"RUNS": [("a", "x", {}, {"as_long": "b"})]}, r"unknown option 'as_long'; did you mean 'as_long_as'"),
         ({"RUNS": [("a", "x", {}), ("b", "x", {}, {"as_long_as": "b"})]}, r"'b', no entry of RUNS with a number"),
+        ({"RUNS": [("a", "x", {}), ("b", "x", {}, {"init_from": "aa"})]}, r"'b' starts from 'aa', no entry.*mean 'a'"),
+        ({"RUNS": [("a", "x", {}, {"init_from": "a"})]}, r"wait for each other.*Waiting are 'a' for a"),
+        (
+            {"RUNS": [("a", "x", {}, {"init_from": "b"}), ("b", "x", {}, {"init_from": "a"}), ("c", "x", {})]},
+            r"Waiting are 'a' for b; 'b' for a",
+        ),
+        (
+            {"RUNS": [("a", "x", {}, {"init_from": "b"}), ("b", "x", {}, {"as_long_as": "a"})]},
+            r"after the one that it starts from or lasts as long as. Waiting are 'a' for b; 'b' for a",
+        ),
+        (
+            {"RUNS": [("a", "x", {}), ("b", "x", {"init_from": "runs/a"}, {"init_from": "a"})]},
+            r"entry 'b' has init_from twice, as a value, .* and as an option",
+        ),
         ({"TRUTH": {"tau_fix": 1.0}, "CONSTANTS": ("tau_fix_ms",)}, r"'tau_fix', .*did you mean 'tau_fix_ms'"),
     ],
 )  # fmt: skip
@@ -66,6 +80,22 @@ def test_a_wrong_study_is_answered_in_one_line(write, values, message):
     with pytest.raises(ConfigError, match=message) as wrong:
         plan.read_study(write(**values))
     assert "\n" not in str(wrong.value)
+
+
+def test_entries_are_trained_after_those_that_they_need_and_else_in_their_order(write):
+    lines = [("timed", "x", {}, {"as_long_as": "a"}), ("fine", "x", {}, {"init_from": "pre"})]
+    lines += [("a", "x", {}, {"init_from": "fine"}), ("pre", "x", {}), ("b", "x", {})]
+    entries = plan.read_study(write(RUNS=lines)).entries
+    assert [entry.name for entry in plan.in_order(entries)] == ["pre", "fine", "a", "b", "timed"]
+    assert [entry.name for entry in plan.in_order(entries[1:3])] == ["fine", "a"]
+
+
+def test_a_source_is_not_set_for_every_entry_where_the_study_sets_it(write):
+    lines = [("a", "x", {}), ("b", "x", {}, {"init_from": "a"})]
+    with pytest.raises(ConfigError, match=r"--config.init_from is set by the study for b"):
+        plan.with_overrides(plan.read_study(write(RUNS=lines)), {"init_from": "runs/x"})
+    given = plan.with_overrides(plan.read_study(write(RUNS=lines[:1])), {"init_from": "runs/x"})
+    assert given.entries[0].overrides == {"init_from": "runs/x"}
 
 
 def test_a_study_file_that_is_missing_or_broken_is_named(tmp_path):

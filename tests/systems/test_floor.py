@@ -10,8 +10,10 @@ from polarjax.engine.config import validate
 @pytest.mark.parametrize("variant", ["", "quick"])
 def test_the_floor_of_polar_is_a_valid_config_of_a_linear_nonlinear_model_on_the_same_data(variant):
     config = polar.get_config(variant)
+    config.init_from = "runs/trained"
     floor = systems.floor(config)
     train, optim = validate(floor)
+    assert floor.init_from == ""
     assert floor.data.to_dict() == config.data.to_dict()
     assert floor.model.name == "linear_nonlinear"
     assert floor.model.kwargs.to_dict() == {"n_lags": config.data.burn_in + 1, "rank": 2}
