@@ -35,6 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.contrast_weight = 0.0  # chance that a segment of step 0 is drawn by its contrast ..
     config.data.contrast_anneal = 0  # .. which is 0 from this step on
     config.data.drop_silent = False
+    config.data.ignore_spikes = False  # True: every session as if recorded without spikes
 
     config.model = ConfigDict()
     config.model.name = "polar_v1"

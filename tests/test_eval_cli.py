@@ -47,6 +47,7 @@ def workdir(tmp_path_factory):
         "contrast_weight": 0.0,
         "contrast_anneal": 0,
         "drop_silent": False,
+        "ignore_spikes": False,
     }
     config.model = {"name": "polar_v1", "kwargs": small}
     config.loss = polar.poisson_loss()

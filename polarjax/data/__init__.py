@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 from collections import Counter
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class DataConfig:
       contrast_weight: chance of a segment of step 0 to be drawn in proportion to its RMS contrast; 0 for uniform ones.
       contrast_anneal: number of steps in which that chance falls to 0 in a line.
       drop_silent: do not train on units without a spike.
+      ignore_spikes: open every session as if it had been recorded without spikes.
     """
 
     sessions: str
@@ -73,6 +75,7 @@ class DataConfig:
     contrast_weight: float
     contrast_anneal: int
     drop_silent: bool
+    ignore_spikes: bool
 
     @classmethod
     def of(cls, section: Any) -> DataConfig:
@@ -157,7 +160,7 @@ def build(section: Any) -> Data:
       DataError: a session folder, or sessions that do not fit together.
     """
     config = DataConfig.of(section)
-    sessions = tuple(open_session(folder) for folder in _folders(config))
+    sessions = tuple(open_session(folder, config.ignore_spikes) for folder in _folders(config))
     check_together(sessions, [session.frame_shape for session in sessions])
     kept = tuple(_kept(session, config.drop_silent) for session in sessions)
     weights, emphasis = _weights(config, sessions), _emphasis(config, sessions)
@@ -201,8 +204,8 @@ def _folders(config: DataConfig) -> list[Path]:
 
 def _kept(session: Session, drop_silent: bool) -> np.ndarray:
     silent = set(session.silent_units) if drop_silent else set()
-    kept = np.asarray([unit not in silent for unit in session.unit_ids])
-    if not kept.any():
+    kept = np.asarray([unit not in silent for unit in session.unit_ids], bool)
+    if session.unit_ids and not kept.any():
         raise DataError(
             f"session {session.name}: no unit has a spike in a valid bin; check spikes.npy ({session.folder})"
         )
@@ -217,11 +220,14 @@ def _weights(config: DataConfig, sessions: tuple[Session, ...]) -> tuple[float, 
             f"config.data.session_weights has {len(weights)} weights for {len(sessions)} sessions ({names}); "
             "give one for each, or ()"
         )
+    # Sessions without spikes are in no loss of counts: neither their number nor their weights touch the others.
+    weighed = [bool(session.unit_ids) for session in sessions]
     if config.equal_subjects:
-        of_subject = Counter(session.subject for session in sessions)
+        of_subject = Counter(session.subject for session in compress(sessions, weighed))
         pairs = zip(weights, sessions, strict=True)
-        weights = tuple(weight / of_subject[session.subject] for weight, session in pairs)
-    return tuple(weight * len(weights) / sum(weights) for weight in weights)
+        weights = tuple(weight / (of_subject[session.subject] or 1) for weight, session in pairs)
+    of_units = tuple(compress(weights, weighed)) or weights
+    return tuple(weight * len(of_units) / sum(of_units) for weight in weights)
 
 
 def _emphasis(config: DataConfig, sessions: tuple[Session, ...]) -> Emphasis | None:

@@ -57,6 +57,8 @@ def session_statistics(session: Session, cache: Path) -> Statistics:
       session: open session.
       cache: folder of the cache; one that cannot be written is not used.
     """
+    if not session.unit_ids:
+        return Statistics((), ())
     file = cache / "statistics" / f"{session.fingerprint}.json"
     key = {
         "method": METHOD,

@@ -78,6 +78,7 @@ def section(tmp_path):
             "contrast_weight": 0.0,
             "contrast_anneal": 0,
             "drop_silent": False,
+            "ignore_spikes": False,
         } | changes
 
     return of

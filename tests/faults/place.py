@@ -43,6 +43,7 @@ class Place:
             "contrast_weight": 0.0,
             "contrast_anneal": 0,
             "drop_silent": False,
+            "ignore_spikes": False,
         }
         return data.build(ml_collections.ConfigDict(section | changes))
 

@@ -32,6 +32,7 @@ def tiny_config(tmp_path_factory):
         "contrast_weight": 0.0,
         "contrast_anneal": 0,
         "drop_silent": False,
+        "ignore_spikes": False,
     }
     config.train = {"num_steps": 30, "best_metric": "eval/bits_per_spike"}
     return config
