@@ -48,6 +48,7 @@ def workdir(tmp_path_factory):
         "contrast_anneal": 0,
         "drop_silent": False,
         "ignore_spikes": False,
+        "spike_fraction": 1.0,
     }
     config.model = {"name": "polar_v1", "kwargs": small}
     config.loss = polar.poisson_loss()

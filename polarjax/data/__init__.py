@@ -18,6 +18,7 @@ from polarjax.data.assemble import Layout
 from polarjax.data.checks import check_together
 from polarjax.data.contrast import session_contrast
 from polarjax.data.emphasis import Emphasis
+from polarjax.data.few_trials import keep_trials
 from polarjax.data.segments import Cut, Sampler
 from polarjax.data.sessions import Session, find_sessions, open_session, write_session
 from polarjax.data.statistics import session_statistics
@@ -61,6 +62,8 @@ class DataConfig:
       contrast_anneal: number of steps in which that chance falls to 0 in a line.
       drop_silent: do not train on units without a spike.
       ignore_spikes: open every session as if it had been recorded without spikes.
+      spike_fraction: share of the training trials of each session that is used, in (0, 1], as if no spikes had been
+        recorded in the others; without effect where there are no spikes.
     """
 
     sessions: str
@@ -76,6 +79,7 @@ class DataConfig:
     contrast_anneal: int
     drop_silent: bool
     ignore_spikes: bool
+    spike_fraction: float
 
     @classmethod
     def of(cls, section: Any) -> DataConfig:
@@ -106,7 +110,11 @@ class DataConfig:
             raise ConfigError(
                 f"config.data.session_weights is {self.session_weights}; every weight is a number > 0"
             )
-
+        if not 0 < self.spike_fraction <= 1:
+            raise ConfigError(
+                f"config.data.spike_fraction is {self.spike_fraction}; allowed are numbers in (0, 1], and 1 uses every "
+                "training trial. For no spikes at all set config.data.ignore_spikes"
+            )
         if not 0 <= self.contrast_weight <= 1 or (self.contrast_weight and not self.contrast_anneal):
             raise ConfigError(
                 f"config.data.contrast_weight is {self.contrast_weight} and .contrast_anneal {self.contrast_anneal}; "
@@ -146,7 +154,7 @@ def _typed(path: str, value: Any, wanted: str) -> Any:
     whole = isinstance(value, float) and wanted == "int" and value.is_integer()
     if not (isinstance(value, kind) or whole) or (isinstance(value, bool) and wanted != "bool"):
         raise ConfigError(f"{path} is {value!r}; expected a value of type {wanted}")
-    return int(value) if whole else value
+    return float(value) if wanted == "float" else int(value) if whole else value
 
 
 def build(section: Any) -> Data:
@@ -160,7 +168,7 @@ def build(section: Any) -> Data:
       DataError: a session folder, or sessions that do not fit together.
     """
     config = DataConfig.of(section)
-    sessions = tuple(open_session(folder, config.ignore_spikes) for folder in _folders(config))
+    sessions = tuple(_open(folder, config) for folder in _folders(config))
     check_together(sessions, [session.frame_shape for session in sessions])
     kept = tuple(_kept(session, config.drop_silent) for session in sessions)
     weights, emphasis = _weights(config, sessions), _emphasis(config, sessions)
@@ -181,6 +189,11 @@ def build(section: Any) -> Data:
     loaded = tuple(resident.load(session, mask) for session, mask in zip(sessions, kept, strict=True))
     fetch = resident.make_fetch(layout)
     return Data(info, loaded, _train(sampler, config), sampler.evaluation, fetch, sessions, lambda: None)
+
+
+def _open(folder: Path, config: DataConfig) -> Session:
+    session = open_session(folder, config.ignore_spikes)
+    return keep_trials(session, config.spike_fraction, config.seed)
 
 
 def _train(sampler: Sampler, config: DataConfig) -> Any:

@@ -86,7 +86,8 @@ def require_starts(session: Session, cut: Cut, scored: Bool[np.ndarray, " T"]) -
         return starts
     bounds = trial_bounds(session)
     lengths = bounds[:, 1] - bounds[:, 0]
-    training = session.tier[bounds[:, 0]] == 0
+    tier = session.tier[bounds[:, 0]]
+    training, left_out = tier == 0, tier > 2
     if lengths.max() < cut.length:
         raise DataError(
             f"windows longer than every trial: session {session.name} has a longest trial of {lengths.max()} frames, "
@@ -99,7 +100,8 @@ def require_starts(session: Session, cut: Cut, scored: Bool[np.ndarray, " T"]) -
         f"session {session.name}: 0 segments of {cut.length} frames remain for training, "
         f"out of {len(session.trial)} frames:\n"
         f"  {len(session.trial) - possible.sum():>9} starts removed: trial too short or its end too near\n"
-        f"  {possible[~training].sum():>9} starts removed: trials of the validation and test tiers\n"
+        f"  {possible[~(training | left_out)].sum():>9} starts removed: trials of the validation and test tiers\n"
+        f"  {possible[left_out].sum():>9} starts removed: trials left out by config.data.spike_fraction\n"
         f"  {possible[training].sum():>9} starts removed: {without}\n"
         f"Check {'valid' if session.unit_ids else 'gaze'}.npy and tier.npy of {session.folder}"
     )

@@ -55,7 +55,7 @@ class Session:
       spikes: counts per bin.
       valid: where a count was recorded; without spikes [T, 1], True at the frames whose gaze and image are finite.
       trial: number of the trial of each frame.
-      tier: 0 train, 1 validation, 2 test.
+      tier: 0 train, 1 validation, 2 test, and 3 at training trials that a run leaves out.
       repeat: the same number at the same bin of repeated trials, -1 elsewhere; None where there are no
         repeats.
       true_rate: oracle rate, spikes/bin, of generated sessions.

@@ -79,6 +79,7 @@ def section(tmp_path):
             "contrast_anneal": 0,
             "drop_silent": False,
             "ignore_spikes": False,
+            "spike_fraction": 1.0,
         } | changes
 
     return of

@@ -44,6 +44,7 @@ class Place:
             "contrast_anneal": 0,
             "drop_silent": False,
             "ignore_spikes": False,
+            "spike_fraction": 1.0,
         }
         return data.build(ml_collections.ConfigDict(section | changes))
 

@@ -33,6 +33,7 @@ def tiny_config(tmp_path_factory):
         "contrast_anneal": 0,
         "drop_silent": False,
         "ignore_spikes": False,
+        "spike_fraction": 1.0,
     }
     config.train = {"num_steps": 30, "best_metric": "eval/bits_per_spike"}
     return config
