@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.sessions = (
         ""  # '' is the virtual V1; else session folders or folders of them, separated by commas
     )
-    config.data.virtual = ConfigDict({"seed": 0, "minutes": 12.0, "cache": ""})
+    config.data.virtual = ConfigDict({"seed": 0, "minutes": 12.0, "cache": "", "gaze": ""})
     config.data.burn_in = 24
     config.data.predicted = 24
     config.data.batch_size = 384

@@ -36,7 +36,7 @@ def workdir(tmp_path_factory):
     config = ml_collections.ConfigDict({"system": "polar", "seed": 0, "optim": {}})
     config.data = {
         "sessions": "",
-        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(folder / "cache")},
+        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(folder / "cache"), "gaze": ""},
         "burn_in": 4,
         "predicted": 28,
         "batch_size": 16,

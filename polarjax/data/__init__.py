@@ -37,11 +37,13 @@ class VirtualConfig:
       seed: of the virtual V1, >= 0.
       minutes: of recording in each session.
       cache: folder for generated sessions and statistics; '' is $XDG_CACHE_HOME/polarjax or ~/.cache/polarjax.
+      gaze: '' for the simulated eye, or an .npz file of recorded gaze; see `gaze_recordings`.
     """
 
     seed: int
     minutes: float
     cache: str
+    gaze: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,9 +212,8 @@ def _folders(config: DataConfig) -> list[Path]:
     if config.sessions:
         return find_sessions(config.sessions)
     virtual = config.virtual
-    return [
-        Path(folder) for folder in virtual_v1.ensure_virtual_v1(virtual.seed, virtual.minutes, virtual.cache)
-    ]
+    asked = (virtual.seed, virtual.minutes, virtual.cache, virtual.gaze)
+    return [Path(folder) for folder in virtual_v1.ensure_virtual_v1(*asked)]
 
 
 def _kept(session: Session, drop_silent: bool) -> np.ndarray:

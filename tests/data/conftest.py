@@ -67,7 +67,7 @@ def section(tmp_path):
             "sessions": sessions
             if isinstance(sessions, str)
             else ",".join(str(folder) for folder in sessions),
-            "virtual": {"seed": 0, "minutes": 1.0, "cache": str(tmp_path / "cache")},
+            "virtual": {"seed": 0, "minutes": 1.0, "cache": str(tmp_path / "cache"), "gaze": ""},
             "burn_in": 6,
             "predicted": 4,
             "batch_size": 8,

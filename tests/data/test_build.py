@@ -67,8 +67,8 @@ def test_the_virtual_v1_is_used_where_no_session_is_named(make_session, section,
         ({"spike_fraction": float("nan")}, "spike_fraction is nan; allowed are"),
         ({"virtual": 3}, "config.data.virtual is 3; expected a section"),
         ({"virtual": {"sed": 0, "minutes": 1.0, "cache": ""}}, "virtual.sed is unknown; did you mean 'seed'"),
-        ({"virtual": {"seed": 0, "minutes": 0.0, "cache": ""}}, "minutes > 0"),
-        ({"virtual": {"seed": 0}}, "config.data.virtual lacks minutes, cache"),
+        ({"virtual": {"seed": 0, "minutes": 0.0, "cache": "", "gaze": ""}}, "minutes > 0"),
+        ({"virtual": {"seed": 0}}, "config.data.virtual lacks minutes, cache, gaze"),
     ],
 )
 def test_a_wrong_config_value_is_named_with_what_is_allowed(make_session, section, changes, message):

@@ -21,7 +21,7 @@ def tiny_config(tmp_path_factory):
     config = ml_collections.ConfigDict({"system": "tiny", "seed": 0, **{name: {} for name in SECTIONS}})
     config.data = {
         "sessions": "",
-        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(tmp_path_factory.mktemp("cache"))},
+        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(tmp_path_factory.mktemp("cache")), "gaze": ""},
         "burn_in": 8,
         "predicted": 24,
         "batch_size": 8,
