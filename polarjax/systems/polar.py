@@ -264,10 +264,10 @@ def _read_weights(config: Any, module: Any) -> LossWeights:
 
 
 def _padded(info: DataInfo, values: Any, fill: float = 0.0) -> np.ndarray:
-    first = np.asarray(values[0])
+    first = np.asarray(max(values, key=len))  # what a session without units holds does not tell the shape
     padded = np.full((len(info.sessions), info.max_units, *first.shape[1:]), fill)
     for row, value in zip(padded, values, strict=True):
-        row[: len(value)] = value
+        row[: len(value)] = np.reshape(value, (len(value), *first.shape[1:]))
     return padded
 
 
