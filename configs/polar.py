@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.sessions = (
         ""  # '' is the virtual V1; else session folders or folders of them, separated by commas
     )
-    config.data.virtual = ConfigDict({"seed": 0, "minutes": 12.0, "cache": ""})
+    config.data.virtual = ConfigDict({"seed": 0, "minutes": 12.0, "cache": "", "gaze": ""})
     config.data.burn_in = 24
     config.data.predicted = 24
     config.data.batch_size = 384
@@ -38,6 +38,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.contrast_weight = 0.0  # chance that a segment of step 0 is drawn by its contrast ..
     config.data.contrast_anneal = 0  # .. which is 0 from this step on
     config.data.drop_silent = False
+    config.data.ignore_spikes = False  # True: every session as if recorded without spikes
+    config.data.spike_fraction = (
+        1.0  # of the training trials, in (0, 1]; the others as if recorded without spikes
+    )
 
     config.model = ConfigDict()
     config.model.name = "polar_v1"

@@ -57,7 +57,8 @@ class Batch(NamedTuple):
     Attributes:
       stimulus: movie on the retina, (luminance - 127)/255, oldest frame first.
       gaze: where the eye points, degrees, x right and y up, same frames.
-      spikes: counts per bin at the last n frames; 0 for the units that pad a session to N.
+      spikes: counts per bin at the last n frames; 0 for the units that pad a session to N, which is 0 where no
+        session has spikes.
       valid: 1 where a count may be scored, else 0; in training times the weight of the session.
     """
 
@@ -109,7 +110,7 @@ class SessionInfo:
 
     Attributes:
       name: name of the session, unique in a run.
-      unit_ids: N names of the units, in the order of the columns of spikes.npy.
+      unit_ids: N names of the units, in the order of the columns of spikes.npy; () of a session without spikes.
       mean_count: N mean counts per bin over the valid bins of the training tier.
       position_deg: N pairs (x, y), degrees from the centre of the window: where the counts follow the local energy.
       fingerprint: sha256 over session.json's array digests.

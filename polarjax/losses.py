@@ -65,30 +65,36 @@ def zero_inflated_poisson_nll(
 
 def by_session(x: Float[Array, "B n N"], n_sessions: int) -> Float[Array, "b n S N"]:
     """Splits the batch axis: example i belongs to session i % S."""
-    return jnp.moveaxis(x.reshape(-1, n_sessions, *x.shape[1:]), 1, 2)
+    # Not reshape(-1, ..): N is 0 where no session has units.
+    return jnp.moveaxis(x.reshape(len(x) // n_sessions, n_sessions, *x.shape[1:]), 1, 2)
 
 
 def session_mean_nll(
     log_rate: Float[Array, "B n N"],
     batch: Batch,
-    n_sessions: int,
+    n_units: tuple[int, ...],
     silent: Float[Array, "B 1 N"] | None = None,
 ) -> Float[Array, ""]:
     """Averages the masked loss over sessions by their weights, so that many units do not outweigh few.
 
+    Sessions without units are left out, so that they do not dilute the mean; 0 where no session has any.
+
     Args:
       log_rate: log r of every bin that is not silent.
       batch: the counts; a session's mask of all its bins is 0 or the session's weight.
-      n_sessions: S.
+      n_units: number of units of each of the S sessions.
       silent: pi of the zero-inflated Poisson loss; None for the Poisson loss.
     """
+    recorded, n_sessions = [s for s, units in enumerate(n_units) if units], len(n_units)
+    if not recorded:
+        return jnp.zeros((), log_rate.dtype)
     given = [log_rate, batch.spikes, batch.valid]
     given += [] if silent is None else [jnp.broadcast_to(silent, log_rate.shape)]
     grouped = [by_session(x, n_sessions) for x in given]
     nll = poisson_nll if silent is None else zero_inflated_poisson_nll
     # The mean of a session knows nothing of its weight, which its mask has in every scored bin.
     weight = grouped[2].max((0, 1, 3))
-    per_session = [weight[s] * nll(*(x[:, :, s] for x in grouped)) for s in range(n_sessions)]
+    per_session = [weight[s] * nll(*(x[:, :, s] for x in grouped)) for s in recorded]
     return jnp.mean(jnp.stack(per_session))
 
 

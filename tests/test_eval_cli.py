@@ -36,7 +36,7 @@ def workdir(tmp_path_factory):
     config = ml_collections.ConfigDict({"system": "polar", "seed": 0, "optim": {}})
     config.data = {
         "sessions": "",
-        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(folder / "cache")},
+        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(folder / "cache"), "gaze": ""},
         "burn_in": 4,
         "predicted": 28,
         "batch_size": 16,
@@ -47,6 +47,8 @@ def workdir(tmp_path_factory):
         "contrast_weight": 0.0,
         "contrast_anneal": 0,
         "drop_silent": False,
+        "ignore_spikes": False,
+        "spike_fraction": 1.0,
     }
     config.model = {"name": "polar_v1", "kwargs": small}
     config.loss = polar.poisson_loss()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from polarjax import losses
+from polarjax.core import Batch
 
 MASKS = ("mask2d", "mask1d", "nomask")
 
@@ -124,3 +125,31 @@ def test_log_rates_are_clipped_to_a_finite_loss():
     value, gradient = jax.value_and_grad(losses.poisson_nll)(log_rate, jnp.ones((1, 2)), jnp.ones((1, 2)))
     np.testing.assert_allclose(value, (np.exp(10.0) - 10 + np.exp(-20.0) + 20) / 2, rtol=1e-6)
     np.testing.assert_array_equal(gradient, np.zeros((1, 2)))
+
+
+def spikes_of(n_units, seed=0):
+    """Log rates and a batch of two segments a session, whose padding is not valid."""
+    random, sessions, widest = np.random.default_rng(seed), len(n_units), max(n_units)
+    shape = (2 * sessions, 3, widest)
+    valid = np.zeros(shape, np.float32)
+    for session, units in enumerate(n_units):
+        valid[session::sessions, :, :units] = 1 + session
+    arrays = (random.normal(size=shape), random.poisson(1.0, shape), valid)
+    log_rate, spikes, valid = (jnp.asarray(values, jnp.float32) for values in arrays)
+    movie, gaze = jnp.zeros((len(spikes), 3, 1, 1, 1)), jnp.zeros((len(spikes), 3, 2))
+    return log_rate, Batch(movie, gaze, spikes, valid)
+
+
+def test_the_loss_is_the_mean_over_the_sessions_which_have_units():
+    log_rate, batch = spikes_of((2, 0, 3))
+    kept = np.asarray([0, 2, 3, 5])
+    without = Batch(*(values[kept] for values in batch))
+    mixed = losses.session_mean_nll(log_rate, batch, (2, 0, 3))
+    assert mixed == losses.session_mean_nll(log_rate[kept], without, (2, 3))
+    assert mixed == 1.5 * losses.session_mean_nll(log_rate, batch, (2, 1, 3))
+
+
+def test_the_loss_of_sessions_without_any_unit_is_zero():
+    log_rate, batch = spikes_of((0, 0))
+    assert losses.session_mean_nll(log_rate, batch, (0, 0)) == 0
+    assert losses.by_session(log_rate, 2).shape == (2, 3, 2, 0)

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 from collections import Counter
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from polarjax.data.assemble import Layout
 from polarjax.data.checks import check_together
 from polarjax.data.contrast import session_contrast
 from polarjax.data.emphasis import Emphasis
+from polarjax.data.few_trials import keep_trials
 from polarjax.data.segments import Cut, Sampler
 from polarjax.data.sessions import Session, find_sessions, open_session, write_session
 from polarjax.data.statistics import session_statistics
@@ -35,11 +37,13 @@ class VirtualConfig:
       seed: of the virtual V1, >= 0.
       minutes: of recording in each session.
       cache: folder for generated sessions and statistics; '' is $XDG_CACHE_HOME/polarjax or ~/.cache/polarjax.
+      gaze: '' for the simulated eye, or an .npz file of recorded gaze; see `gaze_recordings`.
     """
 
     seed: int
     minutes: float
     cache: str
+    gaze: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +63,9 @@ class DataConfig:
       contrast_weight: chance of a segment of step 0 to be drawn in proportion to its RMS contrast; 0 for uniform ones.
       contrast_anneal: number of steps in which that chance falls to 0 in a line.
       drop_silent: do not train on units without a spike.
+      ignore_spikes: open every session as if it had been recorded without spikes.
+      spike_fraction: share of the training trials of each session that is used, in (0, 1], as if no spikes had been
+        recorded in the others; without effect where there are no spikes.
     """
 
     sessions: str
@@ -73,6 +80,8 @@ class DataConfig:
     contrast_weight: float
     contrast_anneal: int
     drop_silent: bool
+    ignore_spikes: bool
+    spike_fraction: float
 
     @classmethod
     def of(cls, section: Any) -> DataConfig:
@@ -103,7 +112,11 @@ class DataConfig:
             raise ConfigError(
                 f"config.data.session_weights is {self.session_weights}; every weight is a number > 0"
             )
-
+        if not 0 < self.spike_fraction <= 1:
+            raise ConfigError(
+                f"config.data.spike_fraction is {self.spike_fraction}; allowed are numbers in (0, 1], and 1 uses every "
+                "training trial. For no spikes at all set config.data.ignore_spikes"
+            )
         if not 0 <= self.contrast_weight <= 1 or (self.contrast_weight and not self.contrast_anneal):
             raise ConfigError(
                 f"config.data.contrast_weight is {self.contrast_weight} and .contrast_anneal {self.contrast_anneal}; "
@@ -143,7 +156,7 @@ def _typed(path: str, value: Any, wanted: str) -> Any:
     whole = isinstance(value, float) and wanted == "int" and value.is_integer()
     if not (isinstance(value, kind) or whole) or (isinstance(value, bool) and wanted != "bool"):
         raise ConfigError(f"{path} is {value!r}; expected a value of type {wanted}")
-    return int(value) if whole else value
+    return float(value) if wanted == "float" else int(value) if whole else value
 
 
 def build(section: Any) -> Data:
@@ -157,7 +170,7 @@ def build(section: Any) -> Data:
       DataError: a session folder, or sessions that do not fit together.
     """
     config = DataConfig.of(section)
-    sessions = tuple(open_session(folder) for folder in _folders(config))
+    sessions = tuple(_open(folder, config) for folder in _folders(config))
     check_together(sessions, [session.frame_shape for session in sessions])
     kept = tuple(_kept(session, config.drop_silent) for session in sessions)
     weights, emphasis = _weights(config, sessions), _emphasis(config, sessions)
@@ -180,6 +193,11 @@ def build(section: Any) -> Data:
     return Data(info, loaded, _train(sampler, config), sampler.evaluation, fetch, sessions, lambda: None)
 
 
+def _open(folder: Path, config: DataConfig) -> Session:
+    session = open_session(folder, config.ignore_spikes)
+    return keep_trials(session, config.spike_fraction, config.seed)
+
+
 def _train(sampler: Sampler, config: DataConfig) -> Any:
     return lambda step: sampler.train(step, config.batch_size)
 
@@ -194,15 +212,14 @@ def _folders(config: DataConfig) -> list[Path]:
     if config.sessions:
         return find_sessions(config.sessions)
     virtual = config.virtual
-    return [
-        Path(folder) for folder in virtual_v1.ensure_virtual_v1(virtual.seed, virtual.minutes, virtual.cache)
-    ]
+    asked = (virtual.seed, virtual.minutes, virtual.cache, virtual.gaze)
+    return [Path(folder) for folder in virtual_v1.ensure_virtual_v1(*asked)]
 
 
 def _kept(session: Session, drop_silent: bool) -> np.ndarray:
     silent = set(session.silent_units) if drop_silent else set()
-    kept = np.asarray([unit not in silent for unit in session.unit_ids])
-    if not kept.any():
+    kept = np.asarray([unit not in silent for unit in session.unit_ids], bool)
+    if session.unit_ids and not kept.any():
         raise DataError(
             f"session {session.name}: no unit has a spike in a valid bin; check spikes.npy ({session.folder})"
         )
@@ -217,11 +234,14 @@ def _weights(config: DataConfig, sessions: tuple[Session, ...]) -> tuple[float, 
             f"config.data.session_weights has {len(weights)} weights for {len(sessions)} sessions ({names}); "
             "give one for each, or ()"
         )
+    # Sessions without spikes are in no loss of counts: neither their number nor their weights touch the others.
+    weighed = [bool(session.unit_ids) for session in sessions]
     if config.equal_subjects:
-        of_subject = Counter(session.subject for session in sessions)
+        of_subject = Counter(session.subject for session in compress(sessions, weighed))
         pairs = zip(weights, sessions, strict=True)
-        weights = tuple(weight / of_subject[session.subject] for weight, session in pairs)
-    return tuple(weight * len(weights) / sum(weights) for weight in weights)
+        weights = tuple(weight / (of_subject[session.subject] or 1) for weight, session in pairs)
+    of_units = tuple(compress(weights, weighed)) or weights
+    return tuple(weight * len(of_units) / sum(of_units) for weight in weights)
 
 
 def _emphasis(config: DataConfig, sessions: tuple[Session, ...]) -> Emphasis | None:

@@ -38,7 +38,7 @@ DTYPES = {
     "true_rate": ("float32",),
     "timestamps": ("float64",),
 }
-REQUIRED = ("gaze", "spikes", "valid", "trial", "tier")
+REQUIRED = ("gaze", "trial", "tier")
 DIGEST_BYTES = 64 * 2**20
 """Smaller files are compared with their sha256 at every opening, larger ones by their byte count only."""
 
@@ -92,7 +92,8 @@ def open_array(folder: Path, name: str, sha256: str | None) -> Shaped[np.ndarray
         problem = f"sha256 is {found[:12]}.., session.json says {str(sha256)[:12]}.."
         raise faults.error(file, problem, "The file changed after the session was written; copy it again")
     if math.prod(shape) == 0:
-        raise faults.error(file, f"is empty, shape {shape}", "Every axis needs at least one entry")
+        remedy = "Every axis needs at least one entry; a session without units has neither spikes.npy nor valid.npy"
+        raise faults.error(file, f"is empty, shape {shape}", remedy)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

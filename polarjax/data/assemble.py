@@ -40,7 +40,7 @@ class Layout:
 
     Attributes:
       windows: of each session; None where it stores windows.
-      units: of each session.
+      units: of each session; 0 of one without spikes.
       frame_shape: (H, W, C) of the windows.
       cut: length of the segments.
     """
@@ -83,7 +83,8 @@ def batch_of(layout: Layout, parts: list[Segments], counted: Float[Array, "B n"]
     counted = counted.reshape(-1, len(parts), layout.cut.predicted)
     pieces = [_decode(layout, index, part, counted[:, index]) for index, part in enumerate(parts)]
     stacked = [jnp.stack(values, axis=1) for values in zip(*pieces, strict=True)]
-    return Batch(*(values.reshape(-1, *values.shape[2:]) for values in stacked))
+    # Not reshape(-1, ..): where no session has units, the arrays of counts hold nothing to divide.
+    return Batch(*(values.reshape(len(values) * len(parts), *values.shape[2:]) for values in stacked))
 
 
 def _decode(layout: Layout, index: int, part: Segments, counted: Float[Array, "b n"]) -> Batch:

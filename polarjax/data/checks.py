@@ -12,7 +12,6 @@ from polarjax.core import DataError
 from polarjax.data.arrays import Faults
 
 LARGEST_GAZE_DEG = 90.0
-IMPLAUSIBLE_HZ = 1000.0
 ROWS_AT_A_TIME = 65536
 TIERS = {"0": "train", "1": "validation", "2": "test"}
 
@@ -27,12 +26,12 @@ def chunks(length: int) -> Iterator[slice]:
 
 def check_lengths(folder: Path, arrays: Arrays, units: int) -> None:
     """Raises a DataError where arrays disagree about the number of frames T or of units N, or gaze is not [T, 2]."""
-    faults = Faults(folder)
-    _check_gaze_shape(faults, arrays["gaze"].shape, arrays["spikes"].shape[0])
-    frames = arrays["spikes"].shape[0]
+    faults, clock = Faults(folder), "spikes" if "spikes" in arrays else "trial"
+    frames = arrays[clock].shape[0]
+    _check_gaze_shape(faults, arrays["gaze"].shape, frames)
     for name in ("gaze", "valid", "trial", "tier", "frame_index", "repeat", "true_rate", "timestamps"):
         if name in arrays and arrays[name].shape[0] != frames:
-            problem = f"has {arrays[name].shape[0]} frames, spikes.npy has {frames}"
+            problem = f"has {arrays[name].shape[0]} frames, {clock}.npy has {frames}"
             raise faults.error(
                 f"{name}.npy", problem, "All arrays share one time line; cut them to the same recording"
             )
@@ -43,7 +42,7 @@ def check_lengths(folder: Path, arrays: Arrays, units: int) -> None:
     movie = arrays.get("frames", arrays.get("scenes"))
     if "frame_index" not in arrays and movie is not None and movie.shape[0] != frames:
         file = "frames.npy" if "frames" in arrays else "scenes.npy"
-        problem = f"has {movie.shape[0]} frames, spikes.npy has {frames}, and there is no frame_index.npy"
+        problem = f"has {movie.shape[0]} frames, {clock}.npy has {frames}, and there is no frame_index.npy"
         raise faults.error(file, problem, "Without frame_index.npy frame t is on the screen at t")
 
 
@@ -77,32 +76,6 @@ def check_movie(
         raise faults.error(
             f"{name}.npy", f"values run from {lowest:g} to {highest:g}, expected 0..255", remedy
         )
-
-
-def check_spikes(folder: Path, spikes: Num[np.ndarray, "T N"], valid: Bool[np.ndarray, "T _"]) -> None:
-    """Raises a DataError for a count that is negative, not whole or not finite in a valid bin."""
-    if spikes.dtype != np.float32:
-        return
-    for rows in chunks(len(spikes)):
-        counts, scored = spikes[rows], np.broadcast_to(valid[rows], spikes[rows].shape)
-        bad = scored & ~(np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts)))
-        if bad.any():
-            frame, unit = np.argwhere(bad)[0].tolist()
-            value = counts[frame, unit]
-            kind = "not finite" if not np.isfinite(value) else "negative" if value < 0 else "not whole"
-            problem = f"count {value:g} of unit column {unit} at frame {rows.start + frame} is {kind}"
-            remedy = "Expected whole spikes/bin >= 0; set valid False where there was no recording"
-            raise Faults(folder).error("spikes.npy", problem, remedy)
-
-
-def check_true_rate(folder: Path, rate: Num[np.ndarray, "T N"]) -> None:
-    """Raises a DataError for a rate that is negative or not finite."""
-    for rows in chunks(len(rate)):
-        bad = ~(np.isfinite(rate[rows]) & (rate[rows] >= 0))
-        if bad.any():
-            frame, unit = np.argwhere(bad)[0].tolist()
-            problem = f"is {rate[rows][frame, unit]:g} at frame {rows.start + frame}, unit column {unit}"
-            raise Faults(folder).error("true_rate.npy", problem, "Expected finite spikes/bin >= 0")
 
 
 def check_trials(folder: Path, trial: Int[np.ndarray, " T"], tier: Integer[np.ndarray, " T"]) -> None:
@@ -197,26 +170,6 @@ def last_true(mask: Bool[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
     """Returns for each frame the latest one up to it where `mask` holds, or the first such where none is yet."""
     latest = np.maximum.accumulate(np.where(mask, np.arange(len(mask)), -1))
     return np.where(latest < 0, np.argmax(mask), latest)
-
-
-def check_unit_ids(folder: Path, unit_ids: object) -> tuple[str, ...]:
-    """Returns the unit ids as strings.
-
-    Raises:
-      DataError: no list, empty, or duplicates (named).
-    """
-    faults = Faults(folder)
-    if not isinstance(unit_ids, list) or not unit_ids:
-        raise faults.error(
-            "session.json", f"unit_ids is {unit_ids!r}", "Expected a list of at least one name"
-        )
-    names = tuple(str(name) for name in unit_ids)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise faults.error(
-            "session.json", f"unit_ids holds {', '.join(twice)} more than once", "One name a column"
-        )
-    return names
 
 
 def check_together(sessions: tuple, frame_shapes: list[tuple[int, int, int]]) -> None:

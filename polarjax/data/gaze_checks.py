@@ -44,18 +44,20 @@ def check_gaze_speed(
 
 
 def gaze_notes(
-    gaze: Num[np.ndarray, "T 2"], scored: Bool[np.ndarray, " T"], movie_held: int
+    gaze: Num[np.ndarray, "T 2"], scored: Bool[np.ndarray, " T"], movie_held: int, has_units: bool
 ) -> tuple[str, ...]:
     """Returns what a reader should know of the gaze as stored, and how many frames of movie are held.
 
     Args:
       gaze: as stored, before anything is held.
-      scored: True where some unit of the bin is valid.
+      scored: True where some unit of the bin is valid; without units, where gaze and image are finite.
       movie_held: number of frames whose image is not finite.
+      has_units: False for a session without spikes.
     """
+    lost_in, repeated_in = ("invalid bins", " of valid bins") if has_units else ("frames of no segment", "")
     lost = int((~np.isfinite(gaze).all(axis=1)).sum())
     notes = tuple(
-        f"{count} of {len(gaze)} frames of non-finite {name}, in invalid bins, are held at the last finite one"
+        f"{count} of {len(gaze)} frames of non-finite {name}, in {lost_in}, are held at the last finite one"
         for name, count in (("gaze", lost), ("stimulus", movie_held))
         if count
     )
@@ -63,8 +65,9 @@ def gaze_notes(
     share = len(repeated) / len(gaze)
     if share > REPEATED_SHARE and np.ptp(gaze[np.isfinite(gaze).all(axis=1)], axis=0).any():
         x, y = gaze[repeated[0]].tolist()
+        remedy = "set valid False" if has_units else "write NaN"
         notes += (
-            f"{len(repeated)} frames of valid bins ({share:.1%}) repeat the gaze of the frame before, first at frame "
-            f"{repeated[0]} with ({x:g}, {y:g}); where a number stands for a blink, set valid False",
+            f"{len(repeated)} frames{repeated_in} ({share:.1%}) repeat the gaze of the frame before, first at frame "
+            f"{repeated[0]} with ({x:g}, {y:g}); where a number stands for a blink, {remedy}",
         )
     return notes

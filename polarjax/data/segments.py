@@ -50,7 +50,7 @@ def trial_bounds(session: Session) -> Int[np.ndarray, "trials 2"]:
 
 
 def scored_bins(session: Session, kept: Bool[np.ndarray, " N"]) -> Bool[np.ndarray, " T"]:
-    """Returns where at least one of the kept units has a valid count."""
+    """Returns where at least one of the kept units has a valid count; without units, where a frame is usable."""
     valid = np.asarray(session.valid)
     return valid[:, 0] if valid.shape[1] == 1 else np.asarray(valid[:, kept].any(axis=1))
 
@@ -58,14 +58,20 @@ def scored_bins(session: Session, kept: Bool[np.ndarray, " N"]) -> Bool[np.ndarr
 def valid_starts(
     session: Session, tier: int, cut: Cut, scored: Bool[np.ndarray, " T"]
 ) -> Int[np.ndarray, " starts"]:
-    """Returns the first frame of each segment inside one trial of the tier that has a scored bin to predict."""
+    """Returns the first frame of each segment inside one trial of the tier that has a scored bin to predict.
+
+    Where no spikes were recorded, every frame of a segment is a scored one: nothing else could be learned from it.
+    """
     frames = len(session.trial)
     if frames < cut.length:
         return np.zeros(0, np.int32)
     start = np.arange(frames - cut.length + 1)
     total = np.concatenate([[0], np.cumsum(scored)])
     inside = session.trial[start] == session.trial[start + cut.length - 1]
-    some = total[start + cut.length] > total[start + cut.burn_in]
+    if session.unit_ids:
+        some = total[start + cut.length] > total[start + cut.burn_in]
+    else:
+        some = total[start + cut.length] - total[start] == cut.length
     return start[inside & some & (session.tier[start] == tier)].astype(np.int32)
 
 
@@ -80,7 +86,8 @@ def require_starts(session: Session, cut: Cut, scored: Bool[np.ndarray, " T"]) -
         return starts
     bounds = trial_bounds(session)
     lengths = bounds[:, 1] - bounds[:, 0]
-    training = session.tier[bounds[:, 0]] == 0
+    tier = session.tier[bounds[:, 0]]
+    training, left_out = tier == 0, tier > 2
     if lengths.max() < cut.length:
         raise DataError(
             f"windows longer than every trial: session {session.name} has a longest trial of {lengths.max()} frames, "
@@ -88,13 +95,15 @@ def require_starts(session: Session, cut: Cut, scored: Bool[np.ndarray, " T"]) -
             f"Lower config.data.burn_in or .predicted ({session.folder})"
         )
     possible = np.maximum(lengths - cut.length + 1, 0)
+    without = "no valid count among the predicted bins" if session.unit_ids else "gaze or image not finite"
     raise DataError(
         f"session {session.name}: 0 segments of {cut.length} frames remain for training, "
         f"out of {len(session.trial)} frames:\n"
         f"  {len(session.trial) - possible.sum():>9} starts removed: trial too short or its end too near\n"
-        f"  {possible[~training].sum():>9} starts removed: trials of the validation and test tiers\n"
-        f"  {possible[training].sum():>9} starts removed: no valid count among the predicted bins\n"
-        f"Check valid.npy and tier.npy of {session.folder}"
+        f"  {possible[~(training | left_out)].sum():>9} starts removed: trials of the validation and test tiers\n"
+        f"  {possible[left_out].sum():>9} starts removed: trials left out by config.data.spike_fraction\n"
+        f"  {possible[training].sum():>9} starts removed: {without}\n"
+        f"Check {'valid' if session.unit_ids else 'gaze'}.npy and tier.npy of {session.folder}"
     )
 
 

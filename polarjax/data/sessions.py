@@ -22,6 +22,14 @@ from jaxtyping import Bool, Float, Int, Integer, Num
 from polarjax.core import FORMAT_VERSION, DataError
 from polarjax.data import checks
 from polarjax.data.arrays import REQUIRED, SHAPES, Faults, convert, digest, open_array
+from polarjax.data.counts import (
+    COUNTS,
+    check_counts_complete,
+    check_true_rate,
+    check_unit_ids,
+    read_counts,
+    without_counts,
+)
 from polarjax.data.gaze_checks import check_gaze_speed, gaze_notes
 from polarjax.data.retina import WindowGeometry
 from polarjax.data.session_fields import read_fields, window_geometry
@@ -39,15 +47,15 @@ class Session:
       source: where the data come from.
       rate_hz: frames and bins per second.
       pixels_per_degree: of `movie` as stored.
-      unit_ids: names of the columns of spikes.
+      unit_ids: names of the columns of spikes; () of a session without spikes.
       window: how retinal windows lie on the scenes; None where `movie` holds the windows themselves.
       movie: frames or scenes, luminance 0..255.
       frame_index: which image of `movie` is on the screen at t; held where that image is not finite.
       gaze: degrees, x right and y up; held at the last finite value in invalid bins.
       spikes: counts per bin.
-      valid: where a count was recorded.
+      valid: where a count was recorded; without spikes [T, 1], True at the frames whose gaze and image are finite.
       trial: number of the trial of each frame.
-      tier: 0 train, 1 validation, 2 test.
+      tier: 0 train, 1 validation, 2 test, and 3 at training trials that a run leaves out.
       repeat: the same number at the same bin of repeated trials, -1 elsewhere; None where there are no
         repeats.
       true_rate: oracle rate, spikes/bin, of generated sessions.
@@ -89,37 +97,42 @@ class Session:
         return int(height), int(width), int(self.movie.shape[3])
 
 
-def open_session(folder: str | os.PathLike) -> Session:
+def open_session(folder: str | os.PathLike, ignore_spikes: bool = False) -> Session:
     """Opens a session folder and checks all of it.
+
+    Args:
+      folder: with session.json.
+      ignore_spikes: open it as if it had been recorded without spikes; what belongs to counts is not read.
 
     Raises:
       DataError: says which file and field is wrong, its value, what was expected and what to do.
     """
     folder = Path(folder)
-    fields = read_fields(folder)
-    unit_ids = checks.check_unit_ids(folder, fields["unit_ids"])
-    arrays = _open_arrays(folder, fields["sha256"])
+    fields = without_counts(read_fields(folder)) if ignore_spikes else read_fields(folder)
+    arrays = _open_arrays(folder, fields, COUNTS if ignore_spikes else ())
+    unit_ids = check_unit_ids(folder, fields["unit_ids"], "spikes" in arrays)
     checks.check_lengths(folder, arrays, len(unit_ids))
     kind = "frames" if "frames" in arrays else "scenes"
     stored = arrays[kind]
     movie = stored if stored.ndim == 4 else stored[..., None]
-    spikes, valid = arrays["spikes"], arrays["valid"]
-    index = arrays.get("frame_index", np.arange(len(spikes), dtype=np.int32))
+    frames = len(arrays["trial"])
+    index = arrays.get("frame_index", np.arange(frames, dtype=np.int32))
     checks.check_movie(folder, kind, movie, index)
-    checks.check_spikes(folder, spikes, valid)
     checks.check_trials(folder, arrays["trial"], arrays["tier"])
     if "repeat" in arrays:
         checks.check_repeat(folder, arrays["repeat"])
     if "true_rate" in arrays:
-        checks.check_true_rate(folder, arrays["true_rate"])
-    scored = np.asarray(np.any(valid, axis=1))
+        check_true_rate(folder, arrays["true_rate"])
+    scored = np.asarray(np.any(arrays["valid"], axis=1)) if unit_ids else np.zeros(frames, bool)
     gaze = checks.hold_gaze(folder, arrays["gaze"], scored)
     held = checks.hold_frames(folder, kind, movie, index, scored)
-    silent, notes = _notes(unit_ids, spikes, valid, fields["rate_hz"])
+    usable = np.isfinite(arrays["gaze"]).all(axis=1) & (held == index)
+    spikes, valid, silent, notes = read_counts(folder, unit_ids, arrays, usable, fields["rate_hz"])
     check_gaze_speed(folder, gaze, arrays["trial"], fields["rate_hz"], fields["pixels_per_degree"])
     if "timestamps" in arrays:
         check_timestamps(folder, arrays["timestamps"], arrays["trial"], fields["rate_hz"])
-    notes += gaze_notes(arrays["gaze"], scored, int((held != index).sum()))
+    looked_at = scored if unit_ids else usable
+    notes += gaze_notes(arrays["gaze"], looked_at, int((held != index).sum()), bool(unit_ids))
     return Session(
         folder=folder,
         name=fields["name"],
@@ -144,8 +157,11 @@ def open_session(folder: str | os.PathLike) -> Session:
     )
 
 
-def _open_arrays(folder: Path, digests: dict[str, Any]) -> dict[str, np.ndarray]:
+def _open_arrays(folder: Path, fields: dict[str, Any], ignored: tuple[str, ...]) -> dict[str, np.ndarray]:
+    digests = fields["sha256"]
     present = [name for name in SHAPES if (folder / f"{name}.npy").exists() or f"{name}.npy" in digests]
+    present = [name for name in present if name not in ignored]
+    check_counts_complete(folder, present, fields["unit_ids"])
     movies = [name for name in ("frames", "scenes") if name in present]
     if len(movies) != 1:
         found = " and ".join(movies) or "neither"
@@ -154,25 +170,6 @@ def _open_arrays(folder: Path, digests: dict[str, Any]) -> dict[str, np.ndarray]
         )
     names = dict.fromkeys([*REQUIRED, *present])
     return {name: open_array(folder, name, digests.get(f"{name}.npy")) for name in names}
-
-
-def _notes(
-    unit_ids: tuple[str, ...], spikes: np.ndarray, valid: np.ndarray, rate_hz: float
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    total, largest = np.zeros(len(unit_ids)), 0.0
-    for rows in checks.chunks(len(spikes)):
-        counts = np.where(valid[rows], spikes[rows], 0)
-        total += counts.sum(axis=0, dtype=np.float64)
-        largest = max(largest, float(counts.max()))
-    silent = tuple(name for name, count in zip(unit_ids, total, strict=True) if count == 0)
-    notes = ()
-    if silent:
-        notes += (f"{len(silent)} of {len(unit_ids)} units without a spike: {', '.join(silent)}",)
-    if largest * rate_hz > checks.IMPLAUSIBLE_HZ and np.asarray(valid).any(axis=1).mean() > 0.5:
-        notes += (
-            f"{largest:g} spikes in a bin of {1e3 / rate_hz:.3g} ms is {largest * rate_hz:.0f} spikes/s; check rate_hz",
-        )
-    return silent, notes
 
 
 def write_session(
@@ -195,10 +192,10 @@ def write_session(
       subject: whose recording.
       rate_hz: frames and bins per second.
       pixels_per_degree: of frames or scenes.
-      unit_ids: a name for each column of spikes.
+      unit_ids: a name for each column of spikes; () for a session without spikes.
       source: where the data come from, with licence or citation.
       arrays: name of the array (`arrays.SHAPES`) -> values; converted to the stored type where nothing is
-        lost.
+        lost. A session without spikes has neither 'spikes' nor 'valid'.
       window: with scenes: {'size': [H, W], 'pixels_per_degree': number} of the retinal windows.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import tempfile
@@ -21,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from polarjax.data.checks import chunks
+from polarjax.data.few_trials import left_out_trials
 from polarjax.data.retina import WindowGeometry, normalise, render_windows
 from polarjax.data.segments import trial_bounds
 from polarjax.data.sessions import Session
@@ -57,12 +59,17 @@ def session_statistics(session: Session, cache: Path) -> Statistics:
       session: open session.
       cache: folder of the cache; one that cannot be written is not used.
     """
-    file = cache / "statistics" / f"{session.fingerprint}.json"
+    if not session.unit_ids:
+        return Statistics((), ())
+    left_out = left_out_trials(session).tolist()
+    choice = f"-{hashlib.sha256(repr(left_out).encode()).hexdigest()[:12]}" if left_out else ""
+    file = cache / "statistics" / f"{session.fingerprint}{choice}.json"
     key = {
         "method": METHOD,
         "window": repr(session.window),
         "rate_hz": session.rate_hz,
         "scale": session.pixels_per_degree,
+        **({"left_out": left_out} if left_out else {}),
     }
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         stored = json.loads(file.read_text(encoding="utf-8"))

@@ -175,7 +175,8 @@ def make_fetch(layout: Layout) -> Callable[[Any, Any], Batch]:
         parts = []
         for index, units in enumerate(layout.units):
             rows = (
-                request[name].reshape(-1, sessions, *request[name].shape[1:]) for name in Segments._fields
+                values.reshape(len(values) // sessions, sessions, *values.shape[1:])
+                for values in (request[name] for name in Segments._fields)
             )
             part = Segments(*(values[:, index] for values in rows))
             parts.append(part._replace(spikes=part.spikes[..., :units], valid=part.valid[..., :units]))

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from polarjax.core import DataError
-from polarjax.data import gaze_simulation, scenes, virtual_units
+from polarjax.data import gaze_recordings, gaze_simulation, scenes, virtual_units
+from polarjax.data.gaze_recordings import GazeTraces
 from polarjax.data.sessions import write_session
 
 GENERATOR_VERSION = 1
@@ -23,6 +24,7 @@ WINDOW_SIZE = 51
 FIELD_DEG = 4.0
 SESSION_UNITS = {"virtual-a": 40, "virtual-b": 30}
 TRIAL_S = 4.0
+RECORDED_TRIAL_S = 1.0  # fixations that animals hold are short
 MIN_TRIALS = 10
 TEST_SHARE = 0.12
 VALIDATION_SHARE = 0.08
@@ -35,25 +37,29 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "polarjax"
 
 
-def ensure_virtual_v1(seed: int, minutes: float, cache: str | Path = "") -> list[Path]:
+def ensure_virtual_v1(seed: int, minutes: float, cache: str | Path = "", gaze: str = "") -> list[Path]:
     """Returns the folders of the two virtual sessions, generating them where they are missing or damaged.
 
     Args:
       seed: of everything that is random; the same seed gives the same bytes.
-      minutes: length of each session; at least 10 trials are made, of 4 s where the minutes allow.
+      minutes: length of each session; at least 10 trials are made, of 4 s where the minutes allow, of 1 s with
+        recorded gaze.
       cache: folder for generated data; '' is `default_cache()`.
+      gaze: an .npz file of recorded gaze (`gaze_recordings`); '' simulates the eye.
 
     Returns:
       Session folders, each with `true_rate.npy` (spikes/bin) and `units.json` (true parameters) beside the data.
 
     Raises:
-      DataError: the cache cannot be written.
+      DataError: the cache cannot be written, or the file of the gaze is not what is expected.
     """
     root = Path(cache).expanduser() if cache else default_cache()
-    folder = root / "virtual_v1" / f"version{GENERATOR_VERSION}-seed{seed}-minutes{minutes:g}"
+    recorded = gaze_recordings.read_traces(gaze, RATE_HZ) if gaze else None
+    eye = f"-gaze{recorded.sha256[:12]}" if recorded else ""
+    folder = root / "virtual_v1" / f"version{GENERATOR_VERSION}-seed{seed}-minutes{minutes:g}{eye}"
     if not _is_intact(folder):
         try:
-            _generate(folder, seed, minutes)
+            _generate(folder, seed, minutes, recorded)
         except OSError as error:
             message = f"cannot write the virtual V1 to {folder}: {error}"
             raise DataError(
@@ -77,14 +83,14 @@ def _is_intact(folder: Path) -> bool:
     return True
 
 
-def _generate(folder: Path, seed: int, minutes: float) -> None:
+def _generate(folder: Path, seed: int, minutes: float, recorded: GazeTraces | None) -> None:
     """Writes both sessions beside the target and moves them there in one step."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
         images = scenes.load_scenes()
         for index, name in enumerate(SESSION_UNITS):
-            _write(building / name, images, seed, index, minutes)
+            _write(building / name, images, seed, index, minutes, recorded)
         if _is_intact(folder):  # another process was faster
             return
         if folder.exists():
@@ -100,16 +106,16 @@ def _generate(folder: Path, seed: int, minutes: float) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write(folder: Path, images: scenes.Scenes, seed: int, index: int, minutes: float) -> None:
+def _write(
+    folder: Path, images: scenes.Scenes, seed: int, index: int, minutes: float, recorded: GazeTraces | None
+) -> None:
     """Simulates one session and writes its folder."""
     name = folder.name
     streams = {use: np.random.default_rng([seed, index, use]) for use in (SPLIT, GAZE, UNITS, COUNTS)}
-    n_trials = max(MIN_TRIALS, round(minutes * 60.0 / TRIAL_S))
+    n_trials = max(MIN_TRIALS, round(minutes * 60.0 / (RECORDED_TRIAL_S if recorded else TRIAL_S)))
     n_frames = max(1, round(minutes * 60.0 * RATE_HZ / n_trials))
     scene, tier, repeated = assign_scenes(streams[SPLIT], images.tier, n_trials)
-    gaze = np.stack(
-        [gaze_simulation.simulate_gaze(streams[GAZE], n_frames, RATE_HZ, FIELD_DEG) for _ in range(n_trials)]
-    )
+    gaze = _move_eye(streams[GAZE], tier, n_frames, recorded)
     units = virtual_units.draw_units(streams[UNITS], SESSION_UNITS[name])
     responses = filter_scenes(units, images.luminance, scene, gaze)
     rate = virtual_units.firing_rate(units, *responses, gaze, tier == 0, RATE_HZ) / RATE_HZ
@@ -135,11 +141,25 @@ def _write(folder: Path, images: scenes.Scenes, seed: int, index: int, minutes: 
         rate_hz=RATE_HZ,
         pixels_per_degree=PIXELS_PER_DEGREE,
         unit_ids=unit_ids,
-        source=f"polarjax virtual V1, generator {GENERATOR_VERSION}, seed {seed}",
+        source=f"polarjax virtual V1, generator {GENERATOR_VERSION}, seed {seed}{_gaze_source(recorded)}",
         arrays=arrays,
         window={"size": [WINDOW_SIZE, WINDOW_SIZE], "pixels_per_degree": PIXELS_PER_DEGREE},
     )
     (folder / "units.json").write_text(json.dumps(describe_units(units, unit_ids, images), indent=1))
+
+
+def _move_eye(
+    rng: np.random.Generator, tier: UInt8[np.ndarray, " K"], n_frames: int, recorded: GazeTraces | None
+) -> Float[np.ndarray, "K T 2"]:
+    if recorded is None:
+        trials = [gaze_simulation.simulate_gaze(rng, n_frames, RATE_HZ, FIELD_DEG) for _ in tier]
+        return np.stack(trials)
+    pieces = gaze_recordings.cut_trials(recorded, n_frames, RATE_HZ, FIELD_DEG)
+    return gaze_recordings.lay_over(rng, pieces, tier, FIELD_DEG)
+
+
+def _gaze_source(recorded: GazeTraces | None) -> str:
+    return f", gaze of {recorded.file.name} (sha256 {recorded.sha256[:12]})" if recorded else ""
 
 
 def assign_scenes(

@@ -37,7 +37,8 @@ def check_sessions(text: str) -> Iterator[Finding]:
 
 def _describe(session: Session) -> Iterator[Finding]:
     size = " x ".join(map(str, session.frame_shape))
-    text = f"{session.name}: {len(session.unit_ids)} units, {len(session.spikes):,} bins at {session.rate_hz:g} Hz"
+    units = f"{len(session.unit_ids)} units" if session.unit_ids else "recorded without spikes"
+    text = f"{session.name}: {units}, {len(session.spikes):,} bins at {session.rate_hz:g} Hz"
     yield Finding("session", OK, f"{text}, windows {size} at {session.window_pixels_per_degree:g} pixels/deg")
     for note in session.notes:
         yield Finding("session", WARN, f"{session.name}: {note}")

@@ -49,6 +49,7 @@ def build(config: Any, info: DataInfo) -> System:
     module: Any = make_module(config, info)
     weights = _read_weights(config, module)
     limits = bounds.read_bounds(module, dict(config.optim.bounds))
+    n_units = tuple(len(session.unit_ids) for session in info.sessions)
     null_rate = _padded(info, [session.mean_count for session in info.sessions])
 
     def init(rng: Array, batch: Batch) -> PyTree:
@@ -76,7 +77,7 @@ def build(config: Any, info: DataInfo) -> System:
         log_rate = log_rates(params, state.model_state, batch, dropout=rng)
         silent = silence.silence(params, len(log_rate)) if module.zero_inflated else None
         name = ZERO_INFLATED if module.zero_inflated else POISSON
-        terms = {name: losses.session_mean_nll(log_rate, batch, len(info.sessions), silent)}
+        terms = {name: losses.session_mean_nll(log_rate, batch, n_units, silent)}
         terms |= regularisers.regularise(module, params, weights.full)
         now = weights.at(state.step)
         total = sum((now[name] * value for name, value in terms.items()), jnp.zeros(()))
@@ -266,10 +267,10 @@ def _read_weights(config: Any, module: Any) -> LossWeights:
 
 
 def _padded(info: DataInfo, values: Any, fill: float = 0.0) -> np.ndarray:
-    first = np.asarray(values[0])
+    first = np.asarray(max(values, key=len))  # what a session without units holds does not tell the shape
     padded = np.full((len(info.sessions), info.max_units, *first.shape[1:]), fill)
     for row, value in zip(padded, values, strict=True):
-        row[: len(value)] = value
+        row[: len(value)] = np.reshape(value, (len(value), *first.shape[1:]))
     return padded
 
 

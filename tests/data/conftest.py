@@ -67,7 +67,7 @@ def section(tmp_path):
             "sessions": sessions
             if isinstance(sessions, str)
             else ",".join(str(folder) for folder in sessions),
-            "virtual": {"seed": 0, "minutes": 1.0, "cache": str(tmp_path / "cache")},
+            "virtual": {"seed": 0, "minutes": 1.0, "cache": str(tmp_path / "cache"), "gaze": ""},
             "burn_in": 6,
             "predicted": 4,
             "batch_size": 8,
@@ -78,6 +78,8 @@ def section(tmp_path):
             "contrast_weight": 0.0,
             "contrast_anneal": 0,
             "drop_silent": False,
+            "ignore_spikes": False,
+            "spike_fraction": 1.0,
         } | changes
 
     return of

@@ -32,7 +32,7 @@ class Place:
         """Builds the batches of sessions."""
         section = {
             "sessions": ",".join(map(str, folders)),
-            "virtual": {"seed": 0, "minutes": 1.0, "cache": str(self.folder / "cache")},
+            "virtual": {"seed": 0, "minutes": 1.0, "cache": str(self.folder / "cache"), "gaze": ""},
             "burn_in": 6,
             "predicted": 4,
             "batch_size": 8,
@@ -43,6 +43,8 @@ class Place:
             "contrast_weight": 0.0,
             "contrast_anneal": 0,
             "drop_silent": False,
+            "ignore_spikes": False,
+            "spike_fraction": 1.0,
         }
         return data.build(ml_collections.ConfigDict(section | changes))
 

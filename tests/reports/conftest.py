@@ -21,7 +21,7 @@ def tiny_config(tmp_path_factory):
     config = ml_collections.ConfigDict({"system": "tiny", "seed": 0, **{name: {} for name in SECTIONS}})
     config.data = {
         "sessions": "",
-        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(tmp_path_factory.mktemp("cache"))},
+        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(tmp_path_factory.mktemp("cache")), "gaze": ""},
         "burn_in": 8,
         "predicted": 24,
         "batch_size": 8,
@@ -32,6 +32,8 @@ def tiny_config(tmp_path_factory):
         "contrast_weight": 0.0,
         "contrast_anneal": 0,
         "drop_silent": False,
+        "ignore_spikes": False,
+        "spike_fraction": 1.0,
     }
     config.train = {"num_steps": 30, "best_metric": "eval/bits_per_spike"}
     return config

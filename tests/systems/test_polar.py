@@ -235,3 +235,11 @@ def test_a_system_or_a_loss_that_does_not_exist_is_named():
     config.system = "pola"
     with pytest.raises(ConfigError, match=r"config.system is 'pola'; did you mean 'polar'"):
         systems.build(config, INFO)
+
+
+def test_a_session_without_units_may_come_before_those_with_units():
+    info = DataInfo((session("a", 0), session("b", 2)), 120.0, 10.0, (13, 13, 1))
+    module = polar.make_module(config_of(), info)
+    assert module.n_units == (0, 2)
+    assert np.shape(module.initial_mean) == (2, 2, 2)
+    np.testing.assert_array_equal(module.initial_mean[1], info.sessions[1].position_deg)
