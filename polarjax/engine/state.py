@@ -42,11 +42,11 @@ def initial_state(system: System, init_optimizer, batch, seed: int) -> TrainStat
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     variables = dict(system.init(init_key, batch))
-    params = variables.pop("params")
+    params, target = variables.pop("params"), variables.pop("target", None)
     return TrainState(
         step=jax.numpy.zeros((), jax.numpy.int32),
         params=params,
-        target_params=None,
+        target_params=target,
         model_state=variables,
         opt_state=init_optimizer(params),
         rng=jax.random.key_data(run_key),

@@ -24,7 +24,8 @@ REFERENCE_RIDGE = 1e-4
 def unit_rows(z: Float[Array, "*n d"], shortest: float) -> Float[Array, "*n d"]:
     """Returns z/max(|z|, shortest) over the last axis; finite, with a finite gradient, at z = 0."""
     square = jnp.square(z).sum(-1, keepdims=True)
-    return z / jnp.sqrt(jnp.maximum(square, shortest**2))
+    # Not z / length: beside other devices XLA makes of that a product with the inverse, whose last bits are others.
+    return z * (1 / jnp.sqrt(jnp.maximum(square, shortest**2)))
 
 
 def prepare_rows(z: Float[Array, "n d"], *, normalized: bool, centred: bool) -> Float[Array, "n d"]:

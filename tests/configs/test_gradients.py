@@ -22,7 +22,7 @@ quickly = functools.partial(
 class State:
     """What a loss reads of the training state."""
 
-    step = 0
+    step, target_params = 0, None
 
     def __init__(self, variables):
         self.model_state = {name: leaf for name, leaf in variables.items() if name != "params"}
