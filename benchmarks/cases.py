@@ -19,9 +19,9 @@ from polarjax.engine.optim import OptimConfig, make_optimizer
 from polarjax.engine.state import TrainState, to_host
 from polarjax.engine.step import make_train_step
 from polarjax.interop.visioncore_config import module_kwargs
+from polarjax.models.build import make_module
 from polarjax.models.constants import names_of
 from polarjax.models.polar_v1 import PolarV1
-from polarjax.systems.polar import make_module
 
 CODE_WIDTH = 128
 MEAN_COUNT = 0.2

@@ -69,18 +69,26 @@ class Batch(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """What `System.loss` returns: the weighted sum, named numbers to log, the model's collections after the step."""
+    """What `System.loss` returns.
+
+    Attributes:
+      loss: the weighted sum of all terms.
+      scalars: named numbers to log.
+      model_state: the model's collections after the step.
+      target_params: the slowly moving copy after the step; None without one.
+    """
 
     loss: Float[Array, ""]
     scalars: dict[str, Float[Array, ""]]
     model_state: PyTree
+    target_params: PyTree = None
 
 
 class System(NamedTuple):
     """A model, its losses and its batches, as pure functions. The engine knows nothing else of it.
 
     Attributes:
-      init: (rng, batch) -> {'params': .., other Flax collections}.
+      init: (rng, batch) -> {'params': .., other Flax collections, 'target': a slowly moving copy where there is one}.
       loss: (params, state, batch, rng) -> LossOutput; `state` is the whole TrainState before the step.
       predict: (params, model_state, batch) -> log rate [B, n, N] at the last n frames, log spikes/bin.
       eval_sums: (state, batch) -> pytree of sums over the batch, to be added over a split.

@@ -38,7 +38,12 @@ def ramp(progress: Any, start: float, end: float) -> Float[Array, "*shape"]:
 
 
 def read_weights(
-    section: Any, likelihoods: tuple[str, ...], regularisers: tuple[str, ...], num_steps: int
+    section: Any,
+    likelihoods: tuple[str, ...],
+    regularisers: tuple[str, ...],
+    num_steps: int,
+    *,
+    alone: tuple[str, ...] = (),
 ) -> LossWeights:
     """Checks config.loss.
 
@@ -46,6 +51,7 @@ def read_weights(
       section: with weights {term: number >= 0} and schedules {regulariser: (start, end), or None}.
       likelihoods: terms of which exactly one has a weight.
       regularisers: the other terms.
+      alone: those of the other terms that need no likelihood beside them.
       num_steps: length of the run.
 
     Raises:
@@ -56,9 +62,13 @@ def read_weights(
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise ConfigError(f"config.loss.weights.{name} is {weight!r}; allowed are numbers >= 0.")
     schedules = _exactly("config.loss.schedules", "the terms", section.schedules, regularisers)
-    if sum(weights[name] > 0 for name in likelihoods) != 1:
-        given = " and ".join(f"{name} {weights[name]!r}" for name in likelihoods)
-        raise ConfigError(f"config.loss.weights has {given}; exactly one of them must be above 0.")
+    count = sum(weights[name] > 0 for name in likelihoods)
+    if count > 1 or (count == 0 and not any(weights[name] > 0 for name in alone)):
+        given = " and ".join(f"{name} {weights[name]!r}" for name in likelihoods + alone)
+        without = f", or none and {' or '.join(alone)}" if alone else ""
+        raise ConfigError(
+            f"config.loss.weights has {given}; exactly one of {', '.join(likelihoods)} must be above 0{without}."
+        )
     full = {name: float(weight) for name, weight in weights.items() if weight}
     ramps = {name: _read_shares(name, shares) for name, shares in schedules.items() if shares is not None}
     return LossWeights(full, ramps, num_steps)

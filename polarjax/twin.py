@@ -14,8 +14,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from polarjax.core import ConfigError, PyTree, closest
+from polarjax.models import inference
 from polarjax.reports.runs import Run, open_run
-from polarjax.systems import polar
 
 STIMULUS_LIMIT = 1.5
 
@@ -40,7 +40,7 @@ class Twin:
     def __init__(self, run: Run) -> None:
         self.params, self.config, self.info, self.step = run.params, run.config, run.info, run.step
         self.unit_ids = {session.name: session.unit_ids for session in run.info.sessions}
-        self._needs_gaze = polar.needs_gaze(run.config, run.info)
+        self._needs_gaze = inference.needs_gaze(run.config, run.info)
         self._variables = {"params": run.params, **run.model_state}
         self._open: dict[str, _Session] = {}
 
@@ -88,9 +88,9 @@ class Twin:
         return self._open[session]
 
     def _make_functions(self, index):
-        variables = polar.select_session(self._variables, self.info, index, self.config.model.name)
+        variables = inference.select_session(self._variables, self.info, index, self.config.model.name)
         variables = jax.tree.map(jnp.asarray, variables)
-        window, initial, advance = polar.make_predictors(self.config, self.info, index)
+        window, initial, advance = inference.make_predictors(self.config, self.info, index)
 
         def last_rates(stimulus, gaze):
             return np.exp(np.asarray(window(variables, stimulus, gaze)))

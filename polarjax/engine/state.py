@@ -55,11 +55,11 @@ def initial_state(
     variables = dict(system.init(init_key, batch))
     if given:
         variables = dict(_overlay(system.measure(_overlay(variables, given), batch), given))
-    params = variables.pop("params")
+    params, target = variables.pop("params"), variables.pop("target", None)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        target_params=None,
+        target_params=target,
         model_state=variables,
         opt_state=init_optimizer(params),
         rng=jax.random.key_data(run_key),

@@ -41,7 +41,7 @@ def make_train_step(
     This, and not the mean over B rows, is what a step minimises: a loss may be a ratio, such as a masked mean,
     which no mean over devices would give back. Each micro-batch has its own key and is computed whole on one
     device, so the definition does not know how many devices there are. Scalars are averaged alike, and the model
-    state moves by the mean of the K changes that the micro-batches make to it.
+    state and the target parameters move by the mean of the K changes that the micro-batches make to them.
 
     A step whose loss, gradient or result is not finite changes nothing but the step counter; the scalar
     'finite' tells. The other scalars are 'clipped' (1 where the gradient was scaled down) and metrics by name.
@@ -58,7 +58,7 @@ def make_train_step(
             return output.loss, output
 
         gradients, output = jax.grad(objective, has_aux=True)(state.params)
-        change = jax.tree.map(jnp.subtract, output.model_state, state.model_state)
+        change = jax.tree.map(jnp.subtract, (output.model_state, output.target_params), _followers(state))
         return output.loss, output.scalars, gradients, change
 
     def train_step(state: TrainState, resident: PyTree, request: PyTree):
@@ -75,10 +75,11 @@ def make_train_step(
         progress = (state.step + 1) / optimizer.num_steps
         new = state.replace(
             params=system.project(optax.apply_updates(state.params, updates), progress),
+            target_params=optax.apply_updates(state.target_params, change[1]),
+            model_state=optax.apply_updates(state.model_state, change[0]),
             opt_state=opt_state,
-            model_state=optax.apply_updates(state.model_state, change),
         )
-        finite = all_finite((loss, norm, new.params, new.model_state))
+        finite = all_finite((loss, norm, new.params, new.model_state, new.target_params))
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
         scalars = {
             "train/loss": loss,
@@ -105,6 +106,11 @@ def make_eval_step(
         return sum_micro_batches(micro_batch, request, deterministic=deterministic)[0]
 
     return jax.jit(on_every_device(eval_step, mesh, split=2))
+
+
+def _followers(state: TrainState) -> tuple[PyTree, PyTree]:
+    """Returns what moves with the parameters and without a gradient."""
+    return state.model_state, state.target_params
 
 
 def metric_name(prefix: str, name: str) -> str:

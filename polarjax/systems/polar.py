@@ -1,8 +1,11 @@
-"""Polar-V1, the residual baseline and the linear-nonlinear floor: model, losses, spikes of several sessions."""
+"""Polar-V1, the residual baseline and the linear-nonlinear floor: model, losses, spikes of several sessions.
+
+The loss is any mix of the likelihood of spikes and, with config.model.jepa, of self-supervision: see
+`models.jepa_objective`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,31 +16,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax import losses, metrics
-from polarjax.core import READOUT, Batch, ConfigError, DataInfo, LossOutput, PyTree, System, closest
+from polarjax.core import READOUT, Batch, ConfigError, DataInfo, LossOutput, PyTree, System
 from polarjax.loss_weights import LossWeights, read_weights
-from polarjax.models import bounds, constants, regularisers, silence
-from polarjax.models.linear_nonlinear import LinearNonlinear
-from polarjax.models.polar_v1 import PolarV1
-from polarjax.models.readout import nested
-from polarjax.models.resnet_convgru import ResnetConvGRU
+from polarjax.models import bounds, constants, jepa_objective, regularisers, silence
+from polarjax.models.build import FLOOR, is_readout, make_module, padded
 
-FLOOR = "linear_nonlinear"
-MODELS = {"polar_v1": PolarV1, "resnet_convgru": ResnetConvGRU, FLOOR: LinearNonlinear}
 LIKELIHOODS = POISSON, ZERO_INFLATED = ("poisson", "zero_inflated_poisson")
 CONSTANT_GROUPS: dict[tuple[str, ...], str] = {path: name for name, (path, _) in constants.PLACES.items()}
-SMALLEST_RATE = 1e-4
 FLOOR_RANK, FLOOR_EVALUATIONS = 2, 5
 FLOOR_GROUP = {"learning_rate": 1e-2, "weight_decay": 0.0}
-FROM_DATA = (
-    "n_units",
-    "frame_shape",
-    "dt",
-    "pixels_per_degree",
-    "initial_mean",
-    "initial_rate",
-    "parent",
-    "name",
-)
 
 
 def build(config: Any, info: DataInfo) -> System:
@@ -47,20 +34,29 @@ def build(config: Any, info: DataInfo) -> System:
       ConfigError: a name in config.model, config.loss or config.optim.bounds is unknown, or a value is not allowed.
     """
     module: Any = make_module(config, info)
-    weights = _read_weights(config, module)
-    limits = bounds.read_bounds(module, dict(config.optim.bounds))
+    objective = _read_objective(config, module)
     n_units = tuple(len(session.unit_ids) for session in info.sessions)
-    null_rate = _padded(info, [session.mean_count for session in info.sessions])
+    weights = _read_weights(config, module, objective, recorded=any(n_units))
+    limits = bounds.read_bounds(module, dict(config.optim.bounds))
+    null_rate = padded(info, [session.mean_count for session in info.sessions])
+    spread = tuple(name for name in jepa_objective.PENALTIES if name in weights.full)
 
     def init(rng: Array, batch: Batch) -> PyTree:
-        return measure(module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1]), batch)
+        variables = module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1])
+        if objective is not None:
+            head = jepa_objective.init_head(objective, jax.random.fold_in(rng, 1), variables, batch)
+            variables = {**variables, "params": {**variables["params"], jepa_objective.JEPA: head}}
+        return measure(variables, batch)
 
     def measure(variables: PyTree, batch: Batch) -> PyTree:
-        if "statistics" not in variables:
-            return variables
-        scored = batch.spikes.shape[1]
-        _, intermediates = module.apply(variables, batch.stimulus, batch.gaze, scored, method="predict")
-        return variables | {"statistics": feature_statistics(intermediates["pooled"])}
+        variables = dict(variables)
+        if "statistics" in variables:
+            scored = batch.spikes.shape[1]
+            _, intermediates = module.apply(variables, batch.stimulus, batch.gaze, scored, method="predict")
+            variables["statistics"] = feature_statistics(intermediates["pooled"])
+        if objective is not None:
+            variables["target"] = jepa_objective.initial_target(objective, variables["params"])
+        return variables
 
     def log_rates(
         params: PyTree, model_state: PyTree, batch: Batch, dropout: Array | None = None
@@ -73,31 +69,51 @@ def build(config: Any, info: DataInfo) -> System:
         log_rate = log_rates(params, model_state, batch)
         return silence.log_mean(params, log_rate) if module.zero_inflated else log_rate
 
-    def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
-        log_rate = log_rates(params, state.model_state, batch, dropout=rng)
+    def likelihood(params: PyTree, state: Any, batch: Batch, dropout: Array) -> dict[str, Array]:
+        log_rate = log_rates(params, state.model_state, batch, dropout=dropout)
         silent = silence.silence(params, len(log_rate)) if module.zero_inflated else None
         name = ZERO_INFLATED if module.zero_inflated else POISSON
-        terms = {name: losses.session_mean_nll(log_rate, batch, n_units, silent)}
-        terms |= regularisers.regularise(module, params, weights.full)
+        return {name: losses.session_mean_nll(log_rate, batch, n_units, silent)}
+
+    def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
+        dropout, masking, slicing = jax.random.split(rng, 3)
+        terms, target = regularisers.regularise(module, params, weights.full), state.target_params
+        if not weights.full.keys().isdisjoint(LIKELIHOODS):
+            terms |= likelihood(params, state, batch, dropout)
+        if objective is not None:
+            given = (params, state.model_state, target, batch, masking)
+            predicted = jepa_objective.predict_maps(objective, *given)
+            terms |= {
+                jepa_objective.JEPA: predicted.loss,
+                **jepa_objective.penalise(spread, predicted.codes, slicing),
+            }
+            progress = state.step / weights.num_steps
+            target = jepa_objective.move_target(objective, target, params, progress)
         now = weights.at(state.step)
-        total = sum((now[name] * value for name, value in terms.items()), jnp.zeros(()))
-        return LossOutput(total, {f"loss_{name}": value for name, value in terms.items()}, state.model_state)
+        total = sum((now[name] * value for name, value in terms.items() if name in now), jnp.zeros(()))
+        scalars = {f"loss_{name}": value for name, value in terms.items()}
+        return LossOutput(total, scalars, state.model_state, target)
 
     def eval_sums(state: Any, batch: Batch) -> PyTree:
+        watched = {} if objective is None else jepa_objective.watch_codes(objective, state, batch)
+        if not any(n_units):
+            return {"counts": {}, "jepa": watched}
         log_rate = predict(state.params, state.model_state, batch)
-        return metrics.poisson_sums(
-            *(losses.by_session(x, len(info.sessions)) for x in (log_rate, batch.spikes, batch.valid))
-        )
+        parts = (losses.by_session(x, len(n_units)) for x in (log_rate, batch.spikes, batch.valid))
+        return {"counts": metrics.poisson_sums(*parts), "jepa": watched}
 
     def eval_metrics(sums: PyTree) -> dict[str, float]:
-        flat = {name: np.asarray(value).reshape(-1) for name, value in sums.items()}
+        watched = jepa_objective.mean_watched(sums["jepa"]) if sums["jepa"] else {}
+        if not any(n_units):
+            return watched
+        flat = {name: np.asarray(value).reshape(-1) for name, value in sums["counts"].items()}
         bits = metrics.bits_per_spike_from_sums(flat, null_rate.reshape(-1))
         correlation = metrics.correlation_from_sums(flat)
-        return {
+        return watched | {
             "bits_per_spike": _mean(bits),
             "bits_per_spike_median": float(np.nanmedian(bits)) if np.isfinite(bits).any() else float("nan"),
             "correlation": _mean(correlation),
-            "units_left_out": float(sum(len(s.unit_ids) for s in info.sessions) - np.isfinite(bits).sum()),
+            "units_left_out": float(sum(n_units) - np.isfinite(bits).sum()),
         }
 
     def natural(params: PyTree) -> dict[str, Array]:
@@ -108,35 +124,6 @@ def build(config: Any, info: DataInfo) -> System:
 
     group = param_group(config.model.name)
     return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project, measure)
-
-
-def make_module(config: Any, info: DataInfo) -> PolarV1 | ResnetConvGRU | LinearNonlinear:
-    """Builds the Flax module of config.model for the sessions of `info`.
-
-    Raises:
-      ConfigError: config.model.name or a keyword of config.model.kwargs is unknown.
-    """
-    name, kwargs = config.model.name, dict(config.model.kwargs)
-    if name not in MODELS:
-        raise ConfigError(f"config.model.name is {name!r}{closest(str(name), MODELS)}.")
-    fields = {field.name for field in dataclasses.fields(MODELS[name])}
-    for key in kwargs:
-        if key not in fields - set(FROM_DATA):
-            raise ConfigError(
-                f"config.model.kwargs.{key} is no argument of {name!r}{closest(key, fields - set(FROM_DATA))}."
-            )
-    rates = np.maximum(_padded(info, [session.mean_count for session in info.sessions], 1.0), SMALLEST_RATE)
-    given = {
-        "n_units": tuple(len(session.unit_ids) for session in info.sessions),
-        "frame_shape": tuple(info.frame_shape),
-        "dt": 1 / info.rate_hz,
-        "pixels_per_degree": info.pixels_per_degree,
-        "initial_mean": nested(_padded(info, [session.position_deg for session in info.sessions])),
-        "initial_rate": nested(rates),
-    }
-    kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
-    model: Any = MODELS[name]
-    return model(**{key: value for key, value in given.items() if key in fields}, **kwargs)
 
 
 def floor(config: Any) -> ml_collections.ConfigDict | None:
@@ -173,11 +160,13 @@ def poisson_loss() -> dict[str, Any]:
 
 
 def param_group(model_name: str) -> Callable[[tuple[str, ...]], str]:
-    """Returns the rule path -> optimizer group: core, readout, or the name of one of the four time constants."""
+    """Returns the rule path -> optimizer group: core, readout, jepa, or the name of one of the four time constants."""
 
     def group(path: tuple[str, ...]) -> str:
-        if model_name == FLOOR or path[0] == "readout":
+        if is_readout(model_name, path):
             return READOUT
+        if path[0] == jepa_objective.JEPA:
+            return jepa_objective.JEPA
         return CONSTANT_GROUPS.get(path, "core")
 
     return group
@@ -208,55 +197,27 @@ def starting_constants(config: Any, info: DataInfo) -> dict[str, float]:
     return {name: float(value) for name, value in natural_constants(starts, info.rate_hz).items()}
 
 
-def needs_gaze(config: Any, info: DataInfo) -> bool:
-    """Whether the model of a config cannot predict without gaze."""
-    return make_module(config, info).uses_gaze
+def _read_objective(config: Any, module: Any) -> jepa_objective.Objective | None:
+    if "jepa" not in config.model or config.model.jepa is None:
+        return None
+    return jepa_objective.read_objective(
+        config.model.jepa, module, config.data.burn_in + config.data.predicted
+    )
 
 
-def select_session(variables: PyTree, info: DataInfo, index: int, model_name: str) -> PyTree:
-    """Cuts the readouts of all sessions [S, N, ..] down to those of one session's own units [1, n, ..]."""
-    group, n_units = param_group(model_name), len(info.sessions[index].unit_ids)
-
-    def cut(path: tuple, leaf: Any) -> Any:
-        names = tuple(key.key for key in path)
-        return leaf[index : index + 1, :n_units] if group(names) == READOUT else leaf
-
-    return {**variables, "params": jax.tree_util.tree_map_with_path(cut, variables["params"])}
-
-
-def make_predictors(config: Any, info: DataInfo, index: int) -> tuple[Callable, Callable, Callable]:
-    """Makes the functions that predict movies of session `index`: windows, and movies piece by piece.
-
-    Returns:
-      window(variables, stimulus [B,T,H,W,C], gaze [B,T,2] or None) -> log rates [B,n] at the last frame, for the
-      session's n units; initial(variables, batch_size) -> memory; and advance(variables, memory, stimulus, gaze) ->
-      (memory, log rates [B,T,n]). `variables` is what `select_session` returns.
-    """
-    module: Any = make_module(config, dataclasses.replace(info, sessions=(info.sessions[index],)))
-
-    def mean(variables: PyTree, log_rate: Array) -> Array:
-        return silence.log_mean(variables["params"], log_rate) if module.zero_inflated else log_rate
-
-    @jax.jit
-    def window(variables: PyTree, stimulus: Array, gaze: Array | None) -> Array:
-        return mean(variables, module.apply(variables, stimulus, gaze, 1, method="predict")[0])[:, 0]
-
-    def initial(variables: PyTree, batch_size: int) -> PyTree:
-        return module.apply(variables, batch_size, tuple(info.frame_shape[:2]), method="initial_memory")
-
-    @jax.jit
-    def advance(
-        variables: PyTree, memory: PyTree, stimulus: Array, gaze: Array | None
-    ) -> tuple[PyTree, Array]:
-        memory, log_rate, _ = module.apply(variables, stimulus, gaze, memory, method="advance")
-        return memory, mean(variables, log_rate)
-
-    return window, initial, advance
-
-
-def _read_weights(config: Any, module: Any) -> LossWeights:
-    weights = read_weights(config.loss, LIKELIHOODS, regularisers.TERMS, config.train.num_steps)
-    if module.zero_inflated is not (ZERO_INFLATED in weights.full):
+def _read_weights(
+    config: Any, module: Any, objective: jepa_objective.Objective | None, *, recorded: bool
+) -> LossWeights:
+    predicted = jepa_objective.TERMS if objective else ()
+    terms = regularisers.TERMS + predicted
+    weights = read_weights(config.loss, LIKELIHOODS, terms, config.train.num_steps, alone=predicted[:1])
+    scored = [name for name in LIKELIHOODS if name in weights.full]
+    if scored and not recorded:
+        raise ConfigError(
+            f"config.loss.weights.{scored[0]} is not 0, but no session has units; give sessions with spikes, or "
+            "train without them as configs/polar_jepa_pretrain.py does."
+        )
+    if scored and module.zero_inflated is not (scored == [ZERO_INFLATED]):
         given = ", ".join(f"{name} {config.loss.weights[name]!r}" for name in LIKELIHOODS)
         raise ConfigError(
             f"config.loss.weights has {given}, but config.model.kwargs.zero_inflated is {module.zero_inflated!r}; "
@@ -264,14 +225,6 @@ def _read_weights(config: Any, module: Any) -> LossWeights:
         )
     regularisers.check_terms(module, weights.full)
     return weights
-
-
-def _padded(info: DataInfo, values: Any, fill: float = 0.0) -> np.ndarray:
-    first = np.asarray(max(values, key=len))  # what a session without units holds does not tell the shape
-    padded = np.full((len(info.sessions), info.max_units, *first.shape[1:]), fill)
-    for row, value in zip(padded, values, strict=True):
-        row[: len(value)] = np.reshape(value, (len(value), *first.shape[1:]))
-    return padded
 
 
 def _mean(values: np.ndarray) -> float:

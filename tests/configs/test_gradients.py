@@ -25,7 +25,10 @@ class State:
     step = 0
 
     def __init__(self, variables):
-        self.model_state = {name: leaf for name, leaf in variables.items() if name != "params"}
+        self.target_params = variables.get("target")
+        self.model_state = {
+            name: leaf for name, leaf in variables.items() if name not in ("params", "target")
+        }
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -45,9 +45,10 @@ def prepare(config, system, data, mesh):
     return step, evaluate, state, resident, put
 
 
-def end_of_polar(dtype, count):
+def end_of_polar(dtype, count, weights):
     """Runs three steps and one evaluation of Polar-V1; returns the state, both numbers and the collectives."""
     config = tiny_polar.make_config(dtype)
+    config = tiny_polar.add_objective(config, weights) if weights else config
     system, mesh = tiny_polar.make_system(config), mesh_of(count)
     step, evaluate, state, resident, put = prepare(config, system, tiny_polar.make_data(), mesh)
     compiled = step.lower(state, resident, put(0)).compile()
@@ -57,10 +58,14 @@ def end_of_polar(dtype, count):
     return (state, scalars, sums), collectives(compiled)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_polar_v1_ends_with_the_same_bits_on_one_and_on_four_devices(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "weights"),
+    [("float32", {}), ("bfloat16", {}), ("float32", {"poisson": 1.0, "jepa": 0.5, "coding_rate": 0.1})],
+    ids=["float32", "bfloat16", "self-supervised"],
+)
+def test_polar_v1_ends_with_the_same_bits_on_one_and_on_four_devices(dtype, weights):
     """With the options that a run has: XLA fuses otherwise beside other devices, and other options round otherwise."""
-    (one, _), (four, found) = (end_of_polar(dtype, count) for count in (1, 4))
+    (one, _), (four, found) = (end_of_polar(dtype, count, weights) for count in (1, 4))
     assert_same_bits(four, one)
     assert float(one[1]["train/grad_norm"]) > 0
     assert found == {"all-reduce": 1}

@@ -5,12 +5,23 @@ import numpy as np
 
 from polarjax import systems
 from polarjax.core import Batch, Data, DataInfo, SessionInfo
-from polarjax.models import constants
+from polarjax.models import constants, jepa_objective
 from tests.engine import toy
 
 FRAMES, LENGTH, PREDICTED, SIDE = 64, 5, 3, 13
 KWARGS = {"n_levels": 1, "n_pairs": 2, "kernel_size": 5, "code_width": 4, "dtype": "float32"}
 UNITS = (3, 2)
+JEPA = {
+    "width": 6,
+    "deltas": (2,),
+    "predictor_size": 3,
+    "hides_masked": True,
+    "normalizes_prediction": True,
+    "sees_gaze": True,
+    "mask_ratio": 0.5,
+    "target": "ema",
+    "target_decay": 0.9,
+}
 
 
 def make_config(dtype="float32", **overrides):
@@ -26,6 +37,18 @@ def make_config(dtype="float32", **overrides):
         config.optim.groups = ml_collections.ConfigDict(
             {name: dict(group) for name in ("core", "readout", *constants.PLACES)}
         )
+    return config
+
+
+def add_objective(config, weights, **options):
+    """Adds self-supervision to a config of `make_config`; `weights` are those of all terms that are not 0."""
+    with config.unlocked(), config.ignore_type():
+        config.data.update(burn_in=LENGTH - PREDICTED, predicted=PREDICTED)
+        config.model.jepa = ml_collections.ConfigDict(JEPA | options)
+        names = (*config.loss.weights, *jepa_objective.TERMS)
+        config.loss.weights = ml_collections.ConfigDict(dict.fromkeys(names, 0.0) | weights)
+        config.loss.schedules.update(dict.fromkeys(jepa_objective.TERMS))
+        config.optim.groups.jepa = config.optim.groups.core.copy_and_resolve_references()
     return config
 
 

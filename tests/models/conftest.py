@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from polarjax.models.polar_v1 import PolarV1
+from tests.ops.conftest import precision as precision
 
 TINY = {
     "n_units": (3,),

@@ -10,7 +10,7 @@ import pytest
 
 from polarjax import losses, systems
 from polarjax.core import Batch, ConfigError, DataInfo, SessionInfo
-from polarjax.models import constants
+from polarjax.models import build, constants, inference
 from polarjax.models.options import CHOICES
 from polarjax.systems import polar
 from tests.systems.quickly import quickly
@@ -58,7 +58,7 @@ def built(batch):
 class State:
     """What a loss reads of the training state."""
 
-    step = 0
+    step, target_params = 0, None
 
     def __init__(self, variables):
         self.params = variables["params"]
@@ -74,7 +74,7 @@ def log_rate(built, batch):
 
 def test_features_of_the_first_batch_are_standardized_at_its_predicted_frames(built, batch):
     _, variables = built
-    module = polar.make_module(config_of(), INFO)
+    module = build.make_module(config_of(), INFO)
     _, _, intermediates = quickly(functools.partial(module.apply, method="advance"))(
         variables, batch.stimulus, batch.gaze, None
     )
@@ -140,10 +140,10 @@ def test_sums_over_a_split_become_its_metrics(built, batch):
 @pytest.mark.parametrize("index", [0, 1])
 def test_one_session_alone_is_streamed_as_it_is_predicted_among_others(built, batch, log_rate, index):
     _, variables = built
-    single = polar.select_session(variables, INFO, index, "polar_v1")
+    single = inference.select_session(variables, INFO, index, "polar_v1")
     n_units = len(INFO.sessions[index].unit_ids)
     assert single["params"]["readout"]["bias"].shape == (1, n_units)
-    _, initial, advance = polar.make_predictors(config_of(), INFO, index)
+    _, initial, advance = inference.make_predictors(config_of(), INFO, index)
     memory, streamed = initial(single, 2), []
     for frame in range(5):
         part = slice(frame, frame + 1)
@@ -176,8 +176,8 @@ def test_all_of_the_linear_nonlinear_model_is_readout(batch):
     variables = jax.eval_shape(system.init, jax.random.key(0), batch)
     assert {system.param_group((name, "kernel")) for name in variables["params"]} == {"readout"}
     assert system.constants(variables["params"]) == {}
-    assert not polar.needs_gaze(config_of("linear_nonlinear"), INFO)
-    assert polar.needs_gaze(config_of(), INFO)
+    assert not inference.needs_gaze(config_of("linear_nonlinear"), INFO)
+    assert inference.needs_gaze(config_of(), INFO)
 
 
 def test_constants_are_logged_with_their_memories_in_ms():
@@ -205,9 +205,9 @@ def test_constants_start_where_the_config_says():
 
 
 def test_lists_of_a_config_become_what_a_module_can_hash():
-    module = polar.make_module(config_of(summaries=["last", "even"]), INFO)
+    module = build.make_module(config_of(summaries=["last", "even"]), INFO)
     assert module.summaries == ("last", "even")
-    assert hash(module) == hash(polar.make_module(config_of(summaries=("last", "even")), INFO))
+    assert hash(module) == hash(build.make_module(config_of(summaries=("last", "even")), INFO))
     assert module.initial_mean[1] == ((0.0, -0.1), (0.1, -0.1), (0.0, 0.0))
 
 

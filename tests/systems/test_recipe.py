@@ -9,7 +9,7 @@ import pytest
 
 from polarjax import losses
 from polarjax.core import ConfigError
-from polarjax.models import silence
+from polarjax.models import inference, silence
 from polarjax.systems import polar
 from tests.engine import tiny_polar
 from tests.systems.quickly import quickly
@@ -26,6 +26,7 @@ class State:
     params: dict
     model_state: dict
     step: int = 0
+    target_params: None = None
 
 
 def config_of(model="polar_v1", *, zero_inflated=False, **overrides):
@@ -89,8 +90,8 @@ def test_a_stream_gives_the_mean_count_as_well(model, batch):
     predicted = quickly(system.predict)(state.params, state.model_state, batch)
     info, variables = tiny_polar.make_data().info, {"params": state.params, **state.model_state}
     for index, units in enumerate(tiny_polar.UNITS):
-        single = polar.select_session(variables, info, index, model)
-        _, initial, advance = polar.make_predictors(config, info, index)
+        single = inference.select_session(variables, info, index, model)
+        _, initial, advance = inference.make_predictors(config, info, index)
         _, streamed = advance(single, initial(single, 4), batch.stimulus[index::2], batch.gaze[index::2])
         np.testing.assert_allclose(
             streamed[:, -tiny_polar.PREDICTED :], predicted[index::2, :, :units], rtol=1e-4, atol=1e-5

@@ -9,6 +9,7 @@ import pytest
 from polarjax import systems
 from polarjax.core import Batch, DataInfo, SessionInfo
 from polarjax.engine.optim import label_parameters
+from polarjax.models import inference
 from polarjax.systems import polar
 
 KWARGS = {
@@ -48,7 +49,7 @@ def batch():
 class State:
     """What a loss reads of the training state."""
 
-    model_state, step = {}, 0
+    model_state, step, target_params = {}, 0, None
 
     def __init__(self, params):
         self.params = params
@@ -90,9 +91,9 @@ def test_dropout_acts_in_the_loss_and_not_in_the_prediction(built, batch):
 
 def test_one_session_out_of_several_streams_as_it_predicts(built, batch):
     _, variables = built
-    alone = polar.select_session(variables, INFO, 1, "resnet_convgru")
+    alone = inference.select_session(variables, INFO, 1, "resnet_convgru")
     assert alone["params"]["readout"]["kernel"].shape[:2] == (1, 2)
-    _, initial, advance = polar.make_predictors(config_of(), INFO, 1)
+    _, initial, advance = inference.make_predictors(config_of(), INFO, 1)
     memory = initial(alone, 2)
     memory, log_rate = advance(alone, memory, batch.stimulus[1::2], batch.gaze[1::2])
     predicted = jax.jit(systems.build(config_of(), INFO).predict)(variables["params"], {}, batch)
