@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,17 @@ def training_seconds(folder: Path, batch_size: int) -> float | None:
     )
 
 
-def step_seconds(folder: Path, batch_size: int) -> float | None:
-    """Seconds that a step took in the fastest tenth of the lines of the log; None where there is no line yet.
+def step_seconds(folders: Sequence[Path], batch_size: int) -> float | None:
+    """Seconds that a step took in the fastest tenth of the lines of all logs; None where there is no line yet.
 
-    Others only slow a machine down, for most of a run at times, and that should not change a budget.
+    Others only slow a machine down, for whole runs at times, and that should not change a budget.
+
+    Args:
+      folders: of runs that differ in their seeds; those that are not there are left out.
+      batch_size: of all of them.
     """
-    seconds = _interval_seconds(folder, batch_size)
-    return float(np.quantile([each for _, each in seconds], FAST_LINES)) if seconds else None
+    seconds = [each for folder in folders for _, each in _interval_seconds(folder, batch_size)]
+    return float(np.quantile(seconds, FAST_LINES)) if seconds else None
 
 
 def trained_steps(folder: Path) -> int:

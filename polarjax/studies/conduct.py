@@ -110,8 +110,14 @@ def _check_sources(place: _Place, chosen: list[Entry]) -> None:
 
 
 def _train_all(place: _Place, chosen: list[Entry]) -> list[dict[str, Any]]:
-    """Trains the missing runs, seed by seed, each after those that it needs; returns what failed."""
-    runs, failures = [(entry, seed) for seed in place.study.seeds for entry in in_order(chosen)], []
+    """Trains the missing runs, seed by seed, each after those that it needs; returns what failed.
+
+    Equal times begin when all before them are trained: a step is timed in the runs of all seeds.
+    """
+    ordered, failures = in_order(chosen), []
+    late = next((at for at, entry in enumerate(ordered) if entry.as_long_as), len(ordered))
+    parts, seeds = (ordered[:late], ordered[late:]), place.study.seeds
+    runs = [(entry, seed) for part in parts for seed in seeds for entry in part]
     for number, (entry, seed) in enumerate(runs, 1):
         where = f"[{number}/{len(runs)}] {entry.name}, seed {seed}"
         try:
@@ -161,7 +167,7 @@ def _choose_budget(place: _Place, entry: Entry, seed: int) -> dict[str, str]:
         raise RunFailed(
             f"it is to last as long as {followed.name} with seed {seed}, which has not been trained"
         )
-    its_seconds = budget.step_seconds(folder, settings.data.batch_size)
+    its_seconds = budget.step_seconds(_folders(place, followed), settings.data.batch_size)
     own_seconds = _measure(place, entry, seed)
     if its_seconds is None or own_seconds is None:
         raise RunFailed(f"{folder} or the run that it is timed by has no {budget.RATE} in its log")
@@ -178,12 +184,16 @@ def _measure(place: _Place, entry: Entry, seed: int) -> float | None:
         if other._replace(name=entry.name) == entry._replace(as_long_as=None):
             folder = place.folder(other, seed)
             if launch.finished_report(folder, settings):
-                return budget.step_seconds(folder, settings.data.batch_size)
+                return budget.step_seconds(_folders(place, other), settings.data.batch_size)
     folder = place.folder(entry, seed) / "calibration"
     short = budget.calibration_overrides(overrides)
     if not launch.finished_report(folder, budget.settings_of(entry, short)):
         launch.train_run(place.train, entry.config, short, folder)
-    return budget.step_seconds(folder, settings.data.batch_size)
+    return budget.step_seconds([folder], settings.data.batch_size)
+
+
+def _folders(place: _Place, entry: Entry) -> list[Path]:
+    return [place.folder(entry, seed) for seed in place.study.seeds]
 
 
 def _question(place: _Place) -> study_report.Question:
