@@ -65,10 +65,9 @@ def read_weights(
     count = sum(weights[name] > 0 for name in likelihoods)
     if count > 1 or (count == 0 and not any(weights[name] > 0 for name in alone)):
         given = " and ".join(f"{name} {weights[name]!r}" for name in likelihoods + alone)
+        which = f"of {', '.join(likelihoods)}" if alone else "of them"
         without = f", or none and {' or '.join(alone)}" if alone else ""
-        raise ConfigError(
-            f"config.loss.weights has {given}; exactly one of {', '.join(likelihoods)} must be above 0{without}."
-        )
+        raise ConfigError(f"config.loss.weights has {given}; exactly one {which} must be above 0{without}.")
     full = {name: float(weight) for name, weight in weights.items() if weight}
     ramps = {name: _read_shares(name, shares) for name, shares in schedules.items() if shares is not None}
     return LossWeights(full, ramps, num_steps)

@@ -110,7 +110,7 @@ def test_the_loss_weighs_sessions_alike_whatever_their_units(built, batch, log_r
     per_session = [
         losses.poisson_nll(*(x[s::2] for x in (log_rate, batch.spikes, batch.valid))) for s in range(2)
     ]
-    loss, scalars, _ = output(variables["params"])
+    loss, scalars, *_ = output(variables["params"])
     np.testing.assert_allclose(loss, np.mean(per_session), rtol=1e-5)
     np.testing.assert_allclose(scalars["loss_poisson"], loss)
 
