@@ -37,6 +37,7 @@ class Question(NamedTuple):
       entries: {name: what it is}, in the order of the table.
       constants: ends of the names of the learned constants to show.
       truth: {constant: value} where it is known.
+      metrics: of the last evaluation during training, to show.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Question(NamedTuple):
     entries: dict[str, str]
     constants: tuple[str, ...]
     truth: dict[str, float]
+    metrics: tuple[str, ...] = ()
 
 
 def summarize_study(
@@ -128,6 +130,7 @@ def _entry(question: Question, name: str, results: Sequence[Result]) -> dict[str
             for end in question.constants
             if rows and end in rows[0]
         },
+        "metrics": {name: _over_seeds(rows, name) for name in question.metrics},
     }
 
 

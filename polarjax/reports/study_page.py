@@ -31,6 +31,7 @@ def study_html(summary: Summary, truth: Mapping[str, float]) -> str:
         _entries(summary),
         _costs(summary),
         _constants(summary, truth),
+        _metrics(summary),
         page.section("Failed", "", page.bullets(_failures(summary))),
         page.section(
             "Not finished", "No number of these runs is in this page.", page.bullets(missing(summary))
@@ -219,6 +220,24 @@ def _constants(summary, truth):
         page.image(study_figures.constants(summary, truth), "learned constants, start and end"),
         page.table(("", "start", "end", "95 % interval", "truth"), lines),
     )
+
+
+def _metrics(summary):
+    names = list(dict.fromkeys(name for entry in summary["entries"] for name in entry["metrics"]))
+    lines = [
+        (entry["name"], *(_seeds(entry["metrics"][name]) for name in names)) for entry in summary["entries"]
+    ]
+    if not names:
+        return ""
+    text = "Validation tier, at the end of training: mean over seeds, and each seed."
+    return page.section("Other numbers", text, page.table(("", *names), lines))
+
+
+def _seeds(found: Mapping[str, Any]) -> str:
+    if not found["each"]:
+        return "–"
+    each = ", ".join(words.number(value, 3) for value in found["each"])
+    return f"{words.number(found['mean'], 3)} ({each})"
 
 
 def _failures(summary):

@@ -31,12 +31,19 @@ class Result(NamedTuple):
     floor: float | None
 
 
-def read_result(entry: str, seed: int, report: Path, times: tuple[int, float | None, float]) -> Result:
+def read_result(
+    entry: str,
+    seed: int,
+    report: Path,
+    times: tuple[int, float | None, float],
+    metrics: Mapping[str, float] | None = None,
+) -> Result:
     """Reads what the report of a run says; a run without spikes may lack all that is said of units.
 
     Args:
       report: folder of the report, <run>/eval/<step>.
       times: steps, seconds of training steps (None where the log has none), and wall-clock seconds of all attempts.
+      metrics: of the last evaluation of the run, each a column.
     """
     fields = _read_fields(report)
     bits, oracle, floor, correlation = (
@@ -61,6 +68,7 @@ def read_result(entry: str, seed: int, report: Path, times: tuple[int, float | N
     for name, value in fields.get("constants", {}).items():
         end = name.split("/")[-1]
         row |= {f"{end}_start": starts.get(name), end: value}
+    row |= metrics or {}
     return Result(row, _read_units(report / "units.csv"), floor.get("mean"))
 
 

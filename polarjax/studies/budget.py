@@ -82,6 +82,12 @@ def trained_steps(folder: Path) -> int:
     return max((step for points in read_curves(folder / METRICS).values() for step, _ in points), default=0)
 
 
+def last_values(folder: Path, names: Sequence[str]) -> dict[str, float]:
+    """Last value of each metric in a run's log, of those that it has."""
+    curves = read_curves(folder / METRICS)
+    return {name: curves[name][-1][1] for name in names if name in curves}
+
+
 def _interval_seconds(folder: Path, batch_size: int) -> list[tuple[int, float]]:
     """Returns (steps, seconds a step) of every line of the log."""
     points = [(step, rate) for step, rate in read_curves(folder / METRICS).get(RATE, ()) if rate > 0]

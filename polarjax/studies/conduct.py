@@ -204,9 +204,8 @@ def _question(place: _Place) -> study_report.Question:
         + (f", as long as {entry.as_long_as}" if entry.as_long_as else "")
         for entry in study.entries
     }
-    return study_report.Question(
-        study.name, study.question, study.reference, study.seeds, entries, study.constants, study.truth
-    )
+    shown = (study.constants, study.truth, study.metrics)
+    return study_report.Question(study.name, study.question, study.reference, study.seeds, entries, *shown)
 
 
 def _finished(place: _Place, entry: Entry, seed: int) -> Path | None:
@@ -232,5 +231,6 @@ def _results(place: _Place) -> list[Result]:
             if settings is not None and report is not None:
                 seconds = budget.training_seconds(folder, settings.data.batch_size)
                 times = budget.trained_steps(folder), seconds, launch.wall_clock_seconds(folder)
-                found.append(read_result(entry.name, seed, report, times))
+                metrics = budget.last_values(folder, place.study.metrics)
+                found.append(read_result(entry.name, seed, report, times, metrics))
     return found

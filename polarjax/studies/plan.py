@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from polarjax.core import ConfigError, PolarjaxError, closest
 
 REQUIRED = ("QUESTION", "SEEDS", "REFERENCE", "RUNS")
-OPTIONAL = ("CONSTANTS", "TRUTH")
+OPTIONAL = ("CONSTANTS", "TRUTH", "METRICS")
 OPTIONS = ("as_long_as", "init_from")
 OF_THE_STUDY = ("seed", "data.seed")
 NAME = re.compile(r"\w[\w.+-]*")
@@ -51,6 +51,7 @@ class Study(NamedTuple):
       entries: in the order of the table.
       constants: ends of the names of learned constants that the table shows, as in 'tau_fix_ms'.
       truth: {constant: value} where the generator of the data is known.
+      metrics: of the last evaluation during training that the table shows, as in 'jepa/deviation'.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Study(NamedTuple):
     entries: tuple[Entry, ...]
     constants: tuple[str, ...]
     truth: dict[str, float]
+    metrics: tuple[str, ...] = ()
 
 
 def is_study(flags: Mapping[str, str], overrides: Mapping[str, str]) -> bool:
@@ -190,7 +192,7 @@ def _values(path: Path) -> dict[str, Any]:
     for name in REQUIRED:
         if name not in values:
             raise ConfigError(f"{name} is missing; a study has {', '.join(REQUIRED)}, see docs/studies.md")
-    return {"CONSTANTS": (), "TRUTH": {}, **values}
+    return {"CONSTANTS": (), "TRUTH": {}, "METRICS": (), **values}
 
 
 def _study(name: str, values: Mapping[str, Any]) -> Study:
@@ -225,7 +227,10 @@ def _study(name: str, values: Mapping[str, Any]) -> Study:
             raise ConfigError(
                 f"TRUTH has {key!r}, which is not in CONSTANTS{_near(key, constants or ('none',))}"
             )
-    return Study(name, str(values["QUESTION"]), seeds, values["REFERENCE"], entries, constants, truth)
+    metrics = tuple(map(str, values["METRICS"]))
+    return Study(
+        name, str(values["QUESTION"]), seeds, values["REFERENCE"], entries, constants, truth, metrics
+    )
 
 
 def _entry(line: Any) -> Entry:
