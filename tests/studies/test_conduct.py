@@ -202,3 +202,16 @@ def test_a_wrong_config_is_answered_before_anything_is_trained(make_study, tmp_p
     with pytest.raises(ConfigError, match=r"entry 'wrong': .*has no 'clip_nrom'; did you mean 'clip_norm'"):
         run()
     assert starts(tmp_path) == {}
+
+
+def test_numbers_that_a_study_asks_for_are_those_of_the_last_line_of_each_run(make_study, tmp_path):
+    name = "time/samples_per_second"
+    summary = make_study([SLOW], METRICS=(name, "jepa/deviation"))()
+    found = summary["entries"][0]["metrics"]
+    log = [
+        json.loads(line) for line in (tmp_path / "study/slow/seed0/metrics.jsonl").read_text().splitlines()
+    ]
+    assert found[name]["each"] == [log[-1][name]] * 2
+    assert found["jepa/deviation"] == {"mean": None, "interval": None, "each": []}
+    assert "jepa/deviation" in (tmp_path / "study/study.html").read_text()
+    assert name in (tmp_path / "study/study.csv").read_text().splitlines()[0]

@@ -1,0 +1,34 @@
+"""Spikes that pre-training without spikes saves: a core trained by prediction, then few trials with spikes.
+
+python compare.py --study studies/label_efficiency.py
+python compare.py --study studies/label_efficiency.py --config.data.virtual.gaze=marmoset_fixation_gaze_120hz.npz
+
+`scratch_*` learns all from the trials with spikes. The others start from `pretrained`, which saw stimulus and gaze of
+all trials and no spikes: `finetuned_*` goes on with all of it, `frozen_*` trains readouts alone. `gabors_*` trains
+readouts alone too, on the core as it is drawn: what pre-training has changed is the difference to it.
+"""
+
+QUESTION = "How many spikes does pre-training without spikes save?"
+SEEDS = (0, 1, 2)
+REFERENCE = "scratch_5"
+METRICS = ("jepa/deviation", "jepa/rank", "jepa/loss", "jepa/loss_other_gaze")
+
+CONFIG = "configs/polar.py:quick"
+FRACTIONS = {"1": 0.01, "2": 0.02, "5": 0.05, "10": 0.1, "100": 1.0}
+SHORT = {"train.num_steps": 300, "train.eval_every": 50, "train.save_every": 50, "train.patience": 3}
+GROUPS = ("core", "lambda_fix", "lambda_sac")
+FROZEN = {f"optim.groups.{name}": None for name in GROUPS}
+START = {"init_from": "pretrained"}
+RUNS = [
+    ("pretrained", "configs/polar_jepa_pretrain.py:quick", {"train.num_steps": 400}),
+    *(
+        (f"{name}_{percent}", CONFIG, SHORT | what | {"data.spike_fraction": fraction}, *more)
+        for percent, fraction in FRACTIONS.items()
+        for name, what, more in (
+            ("scratch", {}, ()),
+            ("gabors", FROZEN, ()),
+            ("finetuned", {}, (START,)),
+            ("frozen", FROZEN, (START,)),
+        )
+    ),
+]
