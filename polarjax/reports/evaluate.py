@@ -51,7 +51,7 @@ def write_report(
     curves = read_curves(run.workdir / METRICS)
     contents = {
         "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
-        "units.csv": csv_text(rows),
+        "units.csv": csv_text(rows, numbers.COLUMNS),
         "report.html": layout.report_page(run, report, rows, predictions, curves),
     }
     write_files(report_folder(run.workdir, run.step, tier), contents)
@@ -126,7 +126,7 @@ def _report(
         if run.source
         else systems.starting_constants(run.config, run.info),
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(run.params)),
-        "sessions": numbers.summarize_sessions(rows),
+        "sessions": numbers.summarize_sessions(rows, [session.name for session in run.info.sessions]),
     }
     return numbers.without_nan(fields)
 
@@ -139,10 +139,14 @@ def _linear_nonlinear(run: Run, tier: int) -> dict[str, Any] | None:
     return {name: report["bits_per_spike"][name] for name in ("mean", "median", "interval")}
 
 
-def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a CSV file whose header is the names in the first one; empty where a number is NaN or None."""
+def csv_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as a CSV file; empty where a number is NaN or None.
+
+    Args:
+      columns: names of the header; None takes them from the first row, which there has to be.
+    """
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if columns is None else columns)
     writer.writeheader()
     writer.writerows(
         {name: "" if value is None else value for name, value in numbers.without_nan(row).items()}

@@ -33,7 +33,13 @@ def time_constant(report: Report, name: str) -> float | None:
 
 def headline(report: Report) -> str:
     """The result in two or three sentences."""
+    return " ".join(filter(None, (_explained(report), _remembered(report))))
+
+
+def _explained(report: Report) -> str:
     bits = report["bits_per_spike"]["mean"]
+    if not report["units"]:
+        return "No session has units: nothing is said of spikes."
     if bits is None:
         return f"No unit has a spike in a scored bin of the {report['tier']} trials: nothing can be said of the model."
     text = f"On the {report['tier']} trials the model explains {number(bits)} bits per spike"
@@ -47,14 +53,28 @@ def headline(report: Report) -> str:
     corrected = report["correlation"]["with_trial_mean"]
     if corrected is not None:
         text += f" The median correlation with the trial mean is {number(corrected['median'])}."
-    fixation, saccade = (time_constant(report, name) for name in ("tau_fix_ms", "tau_sac_ms"))
-    if fixation is not None and saccade is not None:
-        text += f" Amplitude memory: {fixation:.0f} ms in fixation, {saccade:.0f} ms in saccades."
     return text
 
 
+def _remembered(report: Report) -> str:
+    fixation, saccade = (time_constant(report, name) for name in ("tau_fix_ms", "tau_sac_ms"))
+    if fixation is None or saccade is None:
+        return ""
+    return f"Amplitude memory: {fixation:.0f} ms in fixation, {saccade:.0f} ms in saccades."
+
+
+def tested(report: Report) -> str:
+    """What was evaluated: 'test trials, 70 units'."""
+    return f"{report['tier']} trials, {report['units'] or 'no'} units"
+
+
 def comparison(report: Report) -> list[tuple[str, str, str, str, str]]:
-    """Rows (name, bits per spike, interval, median, share of the oracle) of model, linear-nonlinear model, oracle."""
+    """Rows (name, bits per spike, interval, median, share of the oracle) of model, linear-nonlinear model, oracle.
+
+    None without units.
+    """
+    if not report["units"]:
+        return []
     entries = {
         "model": report["bits_per_spike"],
         "linear-nonlinear": report["linear_nonlinear"],
