@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +16,9 @@ import numpy as np
 
 from polarjax import data as data_module
 from polarjax import systems
-from polarjax.core import FORMAT_VERSION, CheckpointError, DataError, DataInfo
+from polarjax.core import FORMAT_VERSION, CheckpointError, Data, DataError, DataInfo, System
 from polarjax.engine.history import METRICS, read_curves
-from polarjax.reports import layout, numbers
+from polarjax.reports import layout, numbers, self_supervision
 from polarjax.reports.predictions import SessionPrediction, predict_sessions
 from polarjax.reports.runs import Run, open_run
 
@@ -45,9 +46,14 @@ def write_report(
       DataError: the sessions are missing, or their units are not those of the checkpoint.
     """
     run = open_run(workdir, step)
-    predictions, constants = predict_run(run, tier)
+    with open_data(run) as (system, data):
+        predictions = predict_sessions(run.config, system, data, run.params, run.model_state, tier)
+        learned = self_supervision.measure_run(run, system, data, tier)
+        constants = {name: float(value) for name, value in system.constants(run.params).items()}
     rows = numbers.unit_rows(predictions, run.info.rate_hz)
     report = _report(run, tier, rows, constants)
+    if self_supervision.is_self_supervised(run.config):
+        report["jepa"] = numbers.without_nan(learned)
     curves = read_curves(run.workdir / METRICS)
     contents = {
         "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
@@ -64,11 +70,19 @@ def report_folder(workdir: pathlib.Path, step: int, tier: int = TEST_TIER) -> pa
     return folder if tier == TEST_TIER else folder / numbers.TIER_NAMES[tier]
 
 
-def predict_run(run: Run, tier: int) -> tuple[list[SessionPrediction], dict[str, float]]:
-    """Predicts a tier of the data that the run's config names.
+def predict_run(run: Run, tier: int) -> list[SessionPrediction]:
+    """Predicts a tier of the data that the run's config names, a prediction a session.
 
-    Returns:
-      A prediction a session, and the constants of the model.
+    Raises:
+      DataError: the sessions are missing, or their units are not those of the checkpoint.
+    """
+    with open_data(run) as (system, data):
+        return predict_sessions(run.config, system, data, run.params, run.model_state, tier)
+
+
+@contextlib.contextmanager
+def open_data(run: Run) -> Iterator[tuple[System, Data]]:
+    """Opens the data that the run's config names and builds its system; closes the data at the end.
 
     Raises:
       DataError: the sessions are missing, or their units are not those of the checkpoint.
@@ -76,11 +90,9 @@ def predict_run(run: Run, tier: int) -> tuple[list[SessionPrediction], dict[str,
     data = data_module.build(run.config.data)
     try:
         check_units(run.info, data.info)
-        system = systems.build(run.config, run.info)
-        predictions = predict_sessions(run.config, system, data, run.params, run.model_state, tier)
+        yield systems.build(run.config, run.info), data
     finally:
         data.close()
-    return predictions, {name: float(value) for name, value in system.constants(run.params).items()}
 
 
 def check_units(trained: DataInfo, found: DataInfo) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polarjax.reports import figures, page, words
+from polarjax.reports import figures, page, self_supervision_page, words
 from polarjax.reports.parameters import find_filters, find_places
 from polarjax.reports.predictions import SessionPrediction
 from polarjax.reports.runs import Run
@@ -38,6 +38,7 @@ def report_page(
         *of_units,
         _saccades(predictions, run.info.rate_hz) if rows else "",
         *_learned(run, predictions, bool(rows)),
+        *self_supervision_page.sections(report, curves),
         *_training(curves),
         _sessions(report) if rows else "",
         _left_out(report),
@@ -47,8 +48,10 @@ def report_page(
 
 
 def _tiles(report):
-    if not report["units"]:
-        return {}
+    return (_tiles_of_units(report) if report["units"] else {}) | self_supervision_page.tiles(report)
+
+
+def _tiles_of_units(report):
     bits, correlation = report["bits_per_spike"], report["correlation"]
     tiles = {"bits per spike, mean over units": words.number(bits["mean"])}
     if report["oracle_fraction"] is not None:

@@ -143,7 +143,7 @@ def summarize_pair(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _predict(run: Run, tier: int) -> list[SessionPrediction]:
     if not (report_folder(run.workdir, run.step, tier) / "report.json").is_file():
         write_report(run.workdir, None, tier)
-    return predict_run(run, tier)[0]
+    return predict_run(run, tier)
 
 
 def _common_sessions(runs: Sequence[Run]) -> list[str]:

@@ -16,7 +16,8 @@ from polarjax.reports import pair_page, study_page, words
 def print_table(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints bits per spike of the model, the linear-nonlinear model and the oracle, then the learned constants.
 
-    Without units there are no bits per spike to print.
+    Without units there are no bits per spike to print. Of self-supervision, where there is any, loss and spread of the
+    codes are printed before the constants, with an alarm where they have collapsed.
 
     Args:
       report: what `evaluate.write_report` returned.
@@ -31,6 +32,8 @@ def print_table(report: Mapping[str, Any], console: Console | None = None) -> No
         console.print(
             f"{len(left_out)} of {report['units']} units left out of the means: no spikes or no valid bins"
         )
+    for sentence in words.self_supervision(report):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     for name, start, value, memory in words.constants(report):
         console.print(f"{name}: {value}, a memory of {memory} (at the start {start})", highlight=False)
 

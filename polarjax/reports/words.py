@@ -33,7 +33,7 @@ def time_constant(report: Report, name: str) -> float | None:
 
 def headline(report: Report) -> str:
     """The result in two or three sentences."""
-    return " ".join(filter(None, (_explained(report), _remembered(report))))
+    return " ".join(filter(None, (_explained(report), *self_supervision(report), _remembered(report))))
 
 
 def _explained(report: Report) -> str:
@@ -54,6 +54,37 @@ def _explained(report: Report) -> str:
     if corrected is not None:
         text += f" The median correlation with the trial mean is {number(corrected['median'])}."
     return text
+
+
+def self_supervision(report: Report) -> list[str]:
+    """Sentences on what a self-supervised run learned, the alarm first; none for another run."""
+    found = report.get("jepa")
+    if not found:
+        return []
+    trained, untrained = found["trained"], found["untrained"]
+    excess = trained["other_gaze_excess"]
+    gaze = "" if excess is None else f", {excess:+.3f} with the gaze of other examples"
+    spread = ", ".join(
+        f"{name} {number(trained[name]['mean'])} ({number(untrained[name]['mean'])})"
+        for name in ("deviation", "cosine", "rank")
+    )
+    return [
+        *alarm(found),
+        f"Self-supervision (untrained in brackets): loss {number(trained['loss'], 3)} "
+        f"({number(untrained['loss'], 3)}){gaze}; codes: {spread} of {found['width']}.",
+    ]
+
+
+def alarm(found: Mapping[str, Any]) -> list[str]:
+    """A sentence where the codes have collapsed; none where they have not."""
+    if not found["collapsed"]:
+        return []
+    deviation = found["trained"]["deviation"]["mean"]
+    return [
+        f"ALARM: the codes have collapsed: their deviation is {number(deviation, 3)}, below 0.1, where spread codes "
+        "have 1. All inputs have nearly the same code, and a low loss says nothing. Train with a target network "
+        "(config.model.jepa.target='ema') and a penalty against collapse (config.loss.weights.coding_rate > 0)."
+    ]
 
 
 def _remembered(report: Report) -> str:
