@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,12 +19,13 @@ from polarjax.core import Data, PyTree, System
 from polarjax.engine.state import TrainState, initial_state
 from polarjax.models import jepa_objective
 from polarjax.models.build import make_module
+from polarjax.reports import probes
+from polarjax.reports.batches import spaced_batches
 from polarjax.reports.runs import Run
 
 COLLAPSED = 0.1
 """A mean deviation below this is an alarm: spread codes have 1, codes that are one point 0."""
 SPREAD = ("deviation", "cosine", "rank", "rate")
-MOST_BATCHES = 96
 INITIAL_ROWS = 8
 
 
@@ -37,8 +38,9 @@ def measure_run(run: Run, system: System, data: Data, tier: int) -> dict[str, An
     """Evaluates the self-supervision of a checkpoint and of the untrained model on a tier.
 
     Returns:
-      The field jepa of report.json: width of the codes, `trained` and `untrained` of `watch_tier`, and whether the
-      trained codes have collapsed. None for a run without config.model.jepa, or where the tier has no segment.
+      The field jepa of report.json: width of the codes, `trained` and `untrained` of `watch_tier`, whether the
+      trained codes have collapsed, and what `probes.probe_run` found. None for a run without config.model.jepa, or
+      where the tier has no segment.
     """
     if not is_self_supervised(run.config):
         return None
@@ -56,7 +58,12 @@ def measure_run(run: Run, system: System, data: Data, tier: int) -> dict[str, An
     if watched["trained"] is None:
         return None
     collapsed = watched["trained"]["deviation"]["mean"] < COLLAPSED
-    return {"width": run.config.model.jepa.width, **watched, "collapsed": collapsed}
+    return {
+        "width": run.config.model.jepa.width,
+        **watched,
+        "collapsed": collapsed,
+        "probes": probes.probe_run(objective, states, data, run.config, tier),
+    }
 
 
 def states_of(run: Run, system: System, data: Data) -> dict[str, TrainState]:
@@ -121,22 +128,3 @@ def arrange(found: dict[str, float]) -> dict[str, Any]:
         levels = itertools.takewhile(lambda key: key in found, (f"{name}_{n}" for n in itertools.count()))
         numbers[name] = {"mean": found[name], "levels": [found[key] for key in levels]}
     return numbers
-
-
-def spaced_batches(
-    data: Data, tier: int, rows: int, predicted: int, most: int = MOST_BATCHES
-) -> Iterator[PyTree]:
-    """Yields about `most` requests of a tier or fewer, evenly spaced over it.
-
-    Those that are filled up with segments of no tier, as the last are where one session is shorter, are left out;
-    where there is no other, they are what there is.
-    """
-    frames = max(int(np.count_nonzero(np.asarray(session.tier) == tier)) for session in data.sessions)
-    number = frames * len(data.sessions) / (predicted * rows)
-    stride, found = max(1, round(number / most)), False
-    for request in itertools.islice(data.evaluation(tier, rows), 0, None, stride):
-        if request["counted"].any(axis=1).all():
-            found = True
-            yield request
-    if not found:
-        yield from itertools.islice(data.evaluation(tier, rows), most)

@@ -49,6 +49,7 @@ def sections(report: Mapping[str, Any], curves: Curves) -> list[str]:
         if found["collapsed"]
         else "",
         page.section("Self-supervision", text, page.table(heads, _rows(found, levels))),
+        _probes(report, found["probes"]),
         page.section(
             "Self-supervision over training",
             "Validation trials.",
@@ -73,6 +74,29 @@ def _rows(found: Mapping[str, Any], levels: int) -> list[tuple[str, ...]]:
         values = (trained[name]["mean"], untrained[name]["mean"], *trained[name]["levels"])
         rows.append((text.format(width=found["width"]), *(words.number(value) for value in values)))
     return rows
+
+
+def _probes(report: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    number, delta = found["segments"], found["delta_frames"]
+    text = (
+        f"R² of a ridge regression from what the frozen model knows at the last frame of a segment, fitted on "
+        f"{number['fitted']:,} training segments, on {number['tested']:,} segments of the {report['tier']} trials: 1 "
+        "is exact, 0 no better than the mean. What is not above the untrained model was not learned."
+    )
+    targets = {
+        "gaze_dx": f"gaze in {delta} frames, to the right",
+        "gaze_dy": f"gaze in {delta} frames, upwards",
+        "scene": "window on 5 × 5 places",
+    }
+    sources = {"code": "code", "summaries": "summaries on 3 × 3 places"}
+    rows = [
+        (f"{name} from the {source}", *(words.number(scores[state]) for state in ("trained", "untrained")))
+        for target, name in targets.items()
+        for source, scores in ((label, found["r2"][key][target]) for key, label in sources.items())
+    ]
+    return page.section("Linear probes", text, page.table(("", "trained", "untrained"), rows))
 
 
 def _panels(curves: Curves, levels: int) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,13 @@ def made_report(deviation=0.8, excess=0.02, **changes):
     for name, value in (("deviation", deviation), ("cosine", 0.3), ("rank", 5.5), ("rate", 0.4)):
         numbers[name] = {"mean": value, "levels": [value, value]}
     untrained = numbers | {"loss": 1.125}
-    found = {"width": 32, "trained": numbers, "untrained": untrained, "collapsed": deviation < 0.1}
+    found = {
+        "width": 32,
+        "trained": numbers,
+        "untrained": untrained,
+        "collapsed": deviation < 0.1,
+        "probes": None,
+    }
     report = {"tier": "test", "units": 0, "checkpoint_step": 4, "checkpoint_chosen_by": "latest"}
     bits = {"mean": None, "median": None, "interval": None}
     report |= {"bits_per_spike": bits, "units_left_out": [], "constants": {}, "constants_start": {}}
@@ -135,6 +141,19 @@ def test_the_page_has_every_number_beside_that_of_the_untrained_model_and_the_co
         "deviation": {},
         "rank": {"level 1": curves["jepa/rank_1"]},
     }
+
+
+def test_the_page_has_a_line_for_each_probe_and_none_for_a_tier_that_has_no_probes():
+    scores = {"trained": 0.75, "untrained": 0.5}
+    r2 = dict.fromkeys(("code", "summaries"), dict.fromkeys(("gaze_dx", "gaze_dy", "scene"), scores))
+    counts = {"fitted": 1024, "held_out": 200, "tested": 512}
+    report = made_report()
+    report["jepa"]["probes"] = {"delta_frames": 5, "segments": counts, "r2": r2}
+    page = "".join(self_supervision_page.sections(report, {}))
+    assert page.count("<td>0.75</td><td>0.50</td>") == 6
+    assert "gaze in 5 frames, upwards from the summaries on 3 × 3 places" in page
+    assert "fitted on 1,024 training segments, on 512 segments of the test trials" in page
+    assert "Linear probes" not in "".join(self_supervision_page.sections(made_report(), {}))
 
 
 def test_without_self_supervision_nothing_is_said_of_it_and_without_gaze_nothing_of_gaze():
