@@ -9,7 +9,7 @@ import numpy as np
 
 from polarjax.core import Data, PyTree
 
-MOST_BATCHES = 96
+MOST_BATCHES = 48
 
 
 def spaced_batches(

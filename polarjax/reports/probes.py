@@ -23,8 +23,8 @@ from polarjax.ops.coarse_grid import coarse_grid
 from polarjax.ops.ridge import Scale, explained_variance, ridge
 from polarjax.reports.batches import spaced_batches
 
-FITTED, TESTED = 1280, 512
-"""Segments of the training and of the evaluated tier, at most about."""
+FITTED, TESTED = 640, 256
+"""Segments of the training and of the evaluated tier, at most about: each costs a forward pass of both models."""
 HELD_OUT = 0.2
 PENALTIES = tuple(10.0**exponent for exponent in range(-7, 2))
 SCENE_GRID = 5

@@ -97,7 +97,7 @@ def watch_tier(
     """Measures the loss and the spread of the codes, as the evaluations of the training do.
 
     They are means over batches of the size of a micro-batch, because how many directions codes take depends on how
-    many there are; over at most about 96 of them, evenly spaced, for more are not more exact and cost minutes.
+    many there are; over at most about 48 of them, evenly spaced, for more are not more exact and cost minutes.
 
     Args:
       watch: (resident, request) -> what `jepa_objective.watch_codes` says of a batch.

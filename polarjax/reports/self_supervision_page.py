@@ -39,11 +39,11 @@ def sections(report: Mapping[str, Any], curves: Curves) -> list[str]:
         return []
     text = (
         f"How well the code of later summaries is predicted on the {report['tier']} trials, and how spread the codes "
-        "are. Untrained: the same model before the first step. A low loss is worth nothing where the codes have "
-        "collapsed, and no gain where the gaze of other examples predicts as well."
+        "are. Untrained: the same model before the first step; levels: of the trained one. A low loss is worth nothing "
+        "where the codes have collapsed, and no gain where the gaze of other examples predicts as well."
     )
     levels = len(found["trained"]["deviation"]["levels"])
-    heads = ("", "trained", "untrained", *(f"trained, level {level}" for level in range(levels)))
+    heads = ("", "trained", "untrained", *(f"level {level}" for level in range(levels)))
     return [
         page.section("Self-supervision: the codes have collapsed", " ".join(words.alarm(found)), " ")
         if found["collapsed"]
@@ -52,7 +52,7 @@ def sections(report: Mapping[str, Any], curves: Curves) -> list[str]:
         _probes(report, found["probes"]),
         page.section(
             "Self-supervision over training",
-            "Validation trials.",
+            "Validation trials, but for the training loss.",
             page.image(figures.curves(_panels(curves, levels)), "loss, deviation and rank over steps"),
         ),
     ]
