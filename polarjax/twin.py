@@ -33,13 +33,14 @@ class Twin:
       params: nested dict of NumPy arrays, to be read.
       config: the resolved config of the run.
       info: sessions, rate_hz, pixels_per_degree and frame_shape.
-      unit_ids: {session: ids, in the order of the predicted columns}.
+      unit_ids: {session: ids, in the order of the predicted columns}; () of a session without spikes.
       step: of the checkpoint.
     """
 
     def __init__(self, run: Run) -> None:
         self.params, self.config, self.info, self.step = run.params, run.config, run.info, run.step
         self.unit_ids = {session.name: session.unit_ids for session in run.info.sessions}
+        self._workdir = run.workdir
         self._needs_gaze = inference.needs_gaze(run.config, run.info)
         self._variables = {"params": run.params, **run.model_state}
         self._open: dict[str, _Session] = {}
@@ -56,7 +57,7 @@ class Twin:
           Spikes/bin of the session's N units.
 
         Raises:
-          ConfigError: unknown session, wrong shape or range, or no gaze where the model needs it.
+          ConfigError: unknown session or one without units, wrong shape or range, or no gaze where the model needs it.
         """
         functions = self._functions(session)
         stimulus = self._checked_stimulus(stimulus, ("B", "T"))
@@ -67,7 +68,7 @@ class Twin:
         """Starts a movie of any length: a stream with a fresh state.
 
         Raises:
-          ConfigError: unknown session.
+          ConfigError: unknown session, or one without units.
         """
         functions = self._functions(session)
 
@@ -83,6 +84,13 @@ class Twin:
         names = list(self.unit_ids)
         if session not in names:
             raise ConfigError(f"the run has no session {session!r}{closest(str(session), names)}")
+        if not self.unit_ids[session]:
+            recorded = [name for name, units in self.unit_ids.items() if units]
+            raise ConfigError(
+                f"session {session!r} has no units, so there are no rates to predict; sessions with units: "
+                f"{', '.join(recorded) or 'none, the run was trained without spikes. Train one that starts from it, '}"
+                f"{'' if recorded else f'--config.init_from={self._workdir}'}"
+            )
         if session not in self._open:
             self._open[session] = self._make_functions(names.index(session))
         return self._open[session]

@@ -1,5 +1,6 @@
 """The twin of a trained run: rates for any movie, without data, config file or the devices of training."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -87,6 +88,24 @@ def test_it_knows_what_the_checkpoint_knows(run, twin):
     assert twin.step == 5
     jax.tree.map(np.testing.assert_array_equal, twin.params, run[2])
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(twin.params))
+
+
+def test_a_session_without_units_is_listed_and_asking_for_its_rates_names_those_that_have_some(tmp_path):
+    info = made_info()
+    first = dataclasses.replace(info.sessions[0], unit_ids=(), mean_count=(), position_deg=())
+    for name, sessions, said in (
+        ("one", (first, info.sessions[1]), r"sessions with units: two$"),
+        ("none", (first,), r"none, the run was trained without spikes.*--config\.init_from=.*none"),
+    ):
+        changed = dataclasses.replace(info, sessions=sessions)
+        save_checkpoint(tmp_path / name, made_config(), changed, {"core": np.zeros(2)}, steps=(5,))
+        twin = polarjax.load(tmp_path / name)
+        assert twin.unit_ids["one"] == ()
+        stimulus, gaze = made_movie(1)
+        with pytest.raises(ConfigError, match="session 'one' has no units.*" + said):
+            twin.predict(stimulus, gaze, "one")
+        with pytest.raises(ConfigError, match="session 'one' has no units"):
+            twin.stream("one")
 
 
 def test_predict_equals_the_system_at_the_last_frame(run, twin):

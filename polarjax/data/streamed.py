@@ -74,7 +74,7 @@ class Reader:
             coming.close()
 
     def read(self, request: Request) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
-        """Returns the rows of this process with the bytes they name.
+        """Returns the rows of this process with the bytes they name, and where these are from.
 
         Raises:
           DataError: a session cannot be read any more.
@@ -84,7 +84,7 @@ class Reader:
         stacked = {
             name: _padded([part[name] for part in parts], self._forms[name]) for name in Segments._fields
         }
-        return {"counted": request["counted"][rows], **stacked}
+        return {**{name: values[rows] for name, values in request.items()}, **stacked}
 
     @functools.cached_property
     def _forms(self) -> dict[str, np.ndarray]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +16,9 @@ import numpy as np
 
 from polarjax import data as data_module
 from polarjax import systems
-from polarjax.core import FORMAT_VERSION, CheckpointError, DataError, DataInfo
+from polarjax.core import FORMAT_VERSION, CheckpointError, Data, DataError, DataInfo, System
 from polarjax.engine.history import METRICS, read_curves
-from polarjax.reports import layout, numbers
+from polarjax.reports import layout, numbers, self_supervision
 from polarjax.reports.predictions import SessionPrediction, predict_sessions
 from polarjax.reports.runs import Run, open_run
 
@@ -45,13 +46,18 @@ def write_report(
       DataError: the sessions are missing, or their units are not those of the checkpoint.
     """
     run = open_run(workdir, step)
-    predictions, constants = predict_run(run, tier)
+    with open_data(run) as (system, data):
+        predictions = predict_sessions(run.config, system, data, run.params, run.model_state, tier)
+        learned = self_supervision.measure_run(run, system, data, tier)
+        constants = {name: float(value) for name, value in system.constants(run.params).items()}
     rows = numbers.unit_rows(predictions, run.info.rate_hz)
     report = _report(run, tier, rows, constants)
+    if self_supervision.is_self_supervised(run.config):
+        report["jepa"] = numbers.without_nan(learned)
     curves = read_curves(run.workdir / METRICS)
     contents = {
         "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
-        "units.csv": csv_text(rows),
+        "units.csv": csv_text(rows, numbers.COLUMNS),
         "report.html": layout.report_page(run, report, rows, predictions, curves),
     }
     write_files(report_folder(run.workdir, run.step, tier), contents)
@@ -64,11 +70,19 @@ def report_folder(workdir: pathlib.Path, step: int, tier: int = TEST_TIER) -> pa
     return folder if tier == TEST_TIER else folder / numbers.TIER_NAMES[tier]
 
 
-def predict_run(run: Run, tier: int) -> tuple[list[SessionPrediction], dict[str, float]]:
-    """Predicts a tier of the data that the run's config names.
+def predict_run(run: Run, tier: int) -> list[SessionPrediction]:
+    """Predicts a tier of the data that the run's config names, a prediction a session.
 
-    Returns:
-      A prediction a session, and the constants of the model.
+    Raises:
+      DataError: the sessions are missing, or their units are not those of the checkpoint.
+    """
+    with open_data(run) as (system, data):
+        return predict_sessions(run.config, system, data, run.params, run.model_state, tier)
+
+
+@contextlib.contextmanager
+def open_data(run: Run) -> Iterator[tuple[System, Data]]:
+    """Opens the data that the run's config names and builds its system; closes the data at the end.
 
     Raises:
       DataError: the sessions are missing, or their units are not those of the checkpoint.
@@ -76,11 +90,9 @@ def predict_run(run: Run, tier: int) -> tuple[list[SessionPrediction], dict[str,
     data = data_module.build(run.config.data)
     try:
         check_units(run.info, data.info)
-        system = systems.build(run.config, run.info)
-        predictions = predict_sessions(run.config, system, data, run.params, run.model_state, tier)
+        yield systems.build(run.config, run.info), data
     finally:
         data.close()
-    return predictions, {name: float(value) for name, value in system.constants(run.params).items()}
 
 
 def check_units(trained: DataInfo, found: DataInfo) -> None:
@@ -126,7 +138,7 @@ def _report(
         if run.source
         else systems.starting_constants(run.config, run.info),
         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(run.params)),
-        "sessions": numbers.summarize_sessions(rows),
+        "sessions": numbers.summarize_sessions(rows, [session.name for session in run.info.sessions]),
     }
     return numbers.without_nan(fields)
 
@@ -139,10 +151,14 @@ def _linear_nonlinear(run: Run, tier: int) -> dict[str, Any] | None:
     return {name: report["bits_per_spike"][name] for name in ("mean", "median", "interval")}
 
 
-def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a CSV file whose header is the names in the first one; empty where a number is NaN or None."""
+def csv_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows as a CSV file; empty where a number is NaN or None.
+
+    Args:
+      columns: names of the header; None takes them from the first row, which there has to be.
+    """
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if columns is None else columns)
     writer.writeheader()
     writer.writerows(
         {name: "" if value is None else value for name, value in numbers.without_nan(row).items()}

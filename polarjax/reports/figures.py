@@ -203,21 +203,22 @@ def filters(even: np.ndarray, odd: np.ndarray) -> str:
 def positions(
     places: Places, predictions: Sequence[SessionPrediction], extent_deg: tuple[float, float]
 ) -> str:
-    """Where the readouts look on the window (width, height in degrees), one panel a session.
+    """Where the readouts look on the window (width, height in degrees), one panel a session with units.
 
     The ellipse is one standard deviation of the pooling window; a grey cross is where the counts follow the local
     energy.
     """
-    number = len(predictions)
+    shown = [index for index, prediction in enumerate(predictions) if prediction.info.unit_ids]
     width, height = extent_deg
-    columns = min(number, 4)
-    lines = -(-number // columns)
+    columns = min(len(shown), 4)
+    lines = -(-len(shown) // columns)
     with matplotlib.style.context(STYLE):
         figure = make_figure((4.2 if columns < 3 else 2.9) * lines)
         panels = list(figure.subplots(lines, columns, squeeze=False).flat)
         for axes in panels:
             axes.set_axis_off()
-        for index, (prediction, axes) in enumerate(zip(predictions, panels, strict=False)):
+        for index, axes in zip(shown, panels, strict=False):
+            prediction = predictions[index]
             axes.set_axis_on()
             color = SESSION_COLORS[index % len(SESSION_COLORS)]
             axes.add_patch(

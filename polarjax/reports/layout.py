@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polarjax.reports import figures, page, words
+from polarjax.reports import figures, page, self_supervision_page, words
 from polarjax.reports.parameters import find_filters, find_places
 from polarjax.reports.predictions import SessionPrediction
 from polarjax.reports.runs import Run
 from polarjax.reports.saccades import THRESHOLD_DEG_PER_S, saccade_triggered_average
 
 Curves = Mapping[str, Sequence[tuple[int, float]]]
+FOOTER = (
+    "Bits per spike: gain in log likelihood over a constant rate, the mean of the training split, divided by "
+    "the number of spikes (Pillow et al. 2008). Intervals: 95 %, bootstrap over units."
+)
 
 
 def report_page(
@@ -25,26 +29,29 @@ def report_page(
     sessions = len(report["sessions"])
     where = (
         f"{report['run']}, {words.checkpoint(report)}; {report['tier']} trials of {sessions} "
-        f"session{'s' * (sessions != 1)}: {report['units']} units, {report['spikes']:,} spikes"
+        f"session{'s' * (sessions != 1)}: "
+        + (f"{report['units']} units, {report['spikes']:,} spikes" if rows else "no units")
     )
+    of_units = (_units(report, rows), _traces(predictions, rows, run.info.rate_hz)) if rows else ()
     parts = [
         _comparison(report),
-        _units(report, rows),
-        _traces(predictions, rows, run.info.rate_hz),
-        _saccades(predictions, run.info.rate_hz),
-        *_learned(run, predictions),
+        *of_units,
+        _saccades(predictions, run.info.rate_hz) if rows else "",
+        *_learned(run, predictions, bool(rows)),
+        *self_supervision_page.sections(report, curves),
         *_training(curves),
-        _sessions(report),
+        _sessions(report) if rows else "",
         _left_out(report),
     ]
-    footer = (
-        "Bits per spike: gain in log likelihood over a constant rate, the mean of the training split, divided by "
-        "the number of spikes (Pillow et al. 2008). Intervals: 95 %, bootstrap over units."
-    )
+    footer = FOOTER if rows else ""
     return page.page("Polar-V1 report", where, words.headline(report), _tiles(report), parts, footer)
 
 
 def _tiles(report):
+    return (_tiles_of_units(report) if report["units"] else {}) | self_supervision_page.tiles(report)
+
+
+def _tiles_of_units(report):
     bits, correlation = report["bits_per_spike"], report["correlation"]
     tiles = {"bits per spike, mean over units": words.number(bits["mean"])}
     if report["oracle_fraction"] is not None:
@@ -63,15 +70,15 @@ def _tiles(report):
 
 def _comparison(report):
     heads = ("", "bits per spike", "95 % interval", "median", "of the oracle")
-    constants = words.constants(report)
+    compared, constants = words.comparison(report), words.constants(report)
     explained = {
         "linear_nonlinear": "The linear-nonlinear model is trained on the same data.",
         "oracle_bits_per_spike": "The oracle knows the rates that generated the counts.",
     }
     return page.section(
-        "Model against its floor and its ceiling",
+        "Model against its floor and its ceiling" if report["units"] else "Time constants",
         " ".join(text for name, text in explained.items() if report[name] is not None),
-        page.table(heads, words.comparison(report)),
+        page.table(heads, compared) if compared else "",
         page.table(("time constant", "at the start", "value", "memory"), constants) if constants else "",
     )
 
@@ -112,8 +119,8 @@ def _saccades(predictions, rate_hz):
     )
 
 
-def _learned(run, predictions):
-    bank, places = find_filters(run.params), find_places(run.params)
+def _learned(run, predictions, recorded):
+    bank, places = find_filters(run.params), find_places(run.params) if recorded else None
     height, width = run.info.frame_shape[:2]
     extent = (width / run.info.pixels_per_degree, height / run.info.pixels_per_degree)
     return (

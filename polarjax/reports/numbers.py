@@ -14,12 +14,31 @@ from polarjax.reports.statistics import known_interval
 
 TIER_NAMES = ("train", "validation", "test")
 MIN_TRIALS, MIN_BINS = 2, 20
+COLUMNS = (
+    "session",
+    "unit",
+    "x_deg",
+    "y_deg",
+    "bins",
+    "spikes",
+    "mean_rate_hz",
+    "bits_per_spike",
+    "bits_per_spike_eval_null",
+    "oracle_bits_per_spike",
+    "correlation",
+    "correlation_with_trial_mean",
+    "noise_corrected_correlation",
+)
+"""Of units.csv, which has no row where no session has units."""
 
 
 def unit_rows(predictions: Sequence[SessionPrediction], rate_hz: float) -> list[dict[str, Any]]:
-    """One row a unit: session, unit, where it looks, what was scored and every metric; NaN where undefined."""
+    """One row a unit: session, unit, where it looks, what was scored and every metric; NaN where undefined.
+
+    A session without spikes has no rows. Every row has the `COLUMNS`.
+    """
     rows = []
-    for prediction in predictions:
+    for prediction in (entry for entry in predictions if entry.info.unit_ids):
         columns = _unit_columns(prediction, rate_hz)
         for index, unit in enumerate(prediction.info.unit_ids):
             x, y = prediction.info.position_deg[index]
@@ -91,9 +110,8 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def summarize_sessions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One summary a session, in the order of the rows."""
-    names = list(dict.fromkeys(row["session"] for row in rows))
+def summarize_sessions(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """One summary of each named session, also of one without units."""
     return [{"session": name} | summarize([row for row in rows if row["session"] == name]) for name in names]
 
 

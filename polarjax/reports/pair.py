@@ -102,7 +102,7 @@ def unit_rows(
       the verdict is 'open' where there are too few groups.
     """
     rows = []
-    for session in sessions:
+    for session in sessions:  # those with units: `_common_sessions`
         left, right = (
             next(entry for entry in side if entry.info.name == session) for side in (first, second)
         )
@@ -143,11 +143,11 @@ def summarize_pair(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _predict(run: Run, tier: int) -> list[SessionPrediction]:
     if not (report_folder(run.workdir, run.step, tier) / "report.json").is_file():
         write_report(run.workdir, None, tier)
-    return predict_run(run, tier)[0]
+    return predict_run(run, tier)
 
 
 def _common_sessions(runs: Sequence[Run]) -> list[str]:
-    """Names of the sessions of both runs, whose arrays and units have to be the same."""
+    """Names of the sessions with units of both runs, whose arrays and units have to be the same."""
     first, second = ({session.name: session for session in run.info.sessions} for run in runs)
     common = [name for name in first if name in second]
     if not common:
@@ -162,7 +162,14 @@ def _common_sessions(runs: Sequence[Run]) -> list[str]:
                 f"session {name} of {runs[0].workdir} holds other units or arrays than that of {runs[1].workdir}. "
                 "Usual cause: the session was written again between the runs; train one of them again"
             )
-    return common
+    recorded = [name for name in common if first[name].unit_ids]
+    if not recorded:
+        raise DataError(
+            f"no session of both {runs[0].workdir} and {runs[1].workdir} has units ({', '.join(common)}): they are "
+            "compared by what they predict of spikes. Compare runs that were trained with spikes; what "
+            "self-supervision learned is in report.html of each"
+        )
+    return recorded
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

@@ -42,7 +42,7 @@ class SessionPrediction:
 def predict_sessions(
     config: Any, system: System, data: Data, params: PyTree, model_state: PyTree, tier: int
 ) -> list[SessionPrediction]:
-    """Predicts every bin of a tier once, with at least config.data.burn_in frames of history.
+    """Predicts every bin of a tier once, with at least config.data.burn_in frames of history; nothing without units.
 
     Args:
       tier: 0 train, 1 validation, 2 test.
@@ -58,7 +58,7 @@ def predict_sessions(
     rates = [np.zeros((length, count), np.float32) for length, count in zip(lengths, units, strict=True)]
     reached = [np.zeros(length, bool) for length in lengths]
     params, model_state, resident = jax.tree.map(jnp.asarray, (params, model_state, data.resident))
-    for request in data.evaluation(tier, config.data.batch_size):
+    for request in data.evaluation(tier, config.data.batch_size) if any(units) else ():
         log_rate = np.asarray(log_rates(params, model_state, resident, request))
         for example, (start, counted) in enumerate(zip(request["start"], request["counted"], strict=True)):
             index = example % number

@@ -23,6 +23,7 @@ class Run(NamedTuple):
       info: sessions, units and geometry that the model was made for.
       params: nested dict of NumPy arrays.
       model_state: the other Flax collections.
+      target_params: the slowly moving copy of a self-supervised run, None without one.
       source: what `warm_start.read_start` recorded of the run that it started from, None without one.
     """
 
@@ -33,6 +34,7 @@ class Run(NamedTuple):
     info: DataInfo
     params: PyTree
     model_state: PyTree
+    target_params: PyTree
     source: dict[str, Any] | None = None
 
 
@@ -59,6 +61,7 @@ def open_run(workdir: str | os.PathLike[str], step: int | str | None = None) -> 
         DataInfo.from_dict(meta["info"]),
         state.params,
         state.model_state,
+        state.target_params,
         meta.get("init_from"),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,39 @@ from polarjax.reports import pair_page, study_page, words
 def print_table(report: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints bits per spike of the model, the linear-nonlinear model and the oracle, then the learned constants.
 
+    Without units there are no bits per spike to print. Of self-supervision, where there is any, loss and spread of the
+    codes are printed before the constants, with an alarm where they have collapsed.
+
     Args:
       report: what `evaluate.write_report` returned.
       console: where to print; None is the standard output.
     """
     console = console or Console()
-    title = f"{report['tier']} trials, {report['units']} units; {words.checkpoint(report)}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    title = f"{words.tested(report)}; {words.checkpoint(report)}"
     heads = ("", "bits per spike", "95 % interval", "median", "of oracle")
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=True)
-    for row in words.comparison(report):
-        table.add_row(*row)
-    console.print(table)
+    _print_rows(console, title, heads, words.comparison(report))
     left_out = report["units_left_out"]
     if left_out:
         console.print(
             f"{len(left_out)} of {report['units']} units left out of the means: no spikes or no valid bins"
         )
+    for sentence in words.self_supervision(report):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     for name, start, value, memory in words.constants(report):
         console.print(f"{name}: {value}, a memory of {memory} (at the start {start})", highlight=False)
+
+
+def _print_rows(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table, the first column text and the others numbers; the title alone where there are no rows."""
+    if not rows:
+        console.print(title, style="bold", highlight=False)
+        return
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def print_study(summary: Mapping[str, Any], console: Console | None = None) -> None:

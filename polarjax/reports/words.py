@@ -33,7 +33,13 @@ def time_constant(report: Report, name: str) -> float | None:
 
 def headline(report: Report) -> str:
     """The result in two or three sentences."""
+    return " ".join(filter(None, (_explained(report), *self_supervision(report), _remembered(report))))
+
+
+def _explained(report: Report) -> str:
     bits = report["bits_per_spike"]["mean"]
+    if not report["units"]:
+        return "No session has units: nothing is said of spikes."
     if bits is None:
         return f"No unit has a spike in a scored bin of the {report['tier']} trials: nothing can be said of the model."
     text = f"On the {report['tier']} trials the model explains {number(bits)} bits per spike"
@@ -47,14 +53,59 @@ def headline(report: Report) -> str:
     corrected = report["correlation"]["with_trial_mean"]
     if corrected is not None:
         text += f" The median correlation with the trial mean is {number(corrected['median'])}."
-    fixation, saccade = (time_constant(report, name) for name in ("tau_fix_ms", "tau_sac_ms"))
-    if fixation is not None and saccade is not None:
-        text += f" Amplitude memory: {fixation:.0f} ms in fixation, {saccade:.0f} ms in saccades."
     return text
 
 
+def self_supervision(report: Report) -> list[str]:
+    """Sentences on what a self-supervised run learned, the alarm first; none for another run."""
+    found = report.get("jepa")
+    if not found:
+        return []
+    trained, untrained = found["trained"], found["untrained"]
+    excess = trained["other_gaze_excess"]
+    gaze = "" if excess is None else f", {excess:+.3f} with the gaze of other examples"
+    spread = ", ".join(
+        f"{name} {number(trained[name]['mean'])} ({number(untrained[name]['mean'])})"
+        for name in ("deviation", "cosine", "rank")
+    )
+    return [
+        *alarm(found),
+        f"Self-supervision (untrained in brackets): loss {number(trained['loss'], 3)} "
+        f"({number(untrained['loss'], 3)}){gaze}; codes: {spread} of {found['width']}.",
+    ]
+
+
+def alarm(found: Mapping[str, Any]) -> list[str]:
+    """A sentence where the codes have collapsed; none where they have not."""
+    if not found["collapsed"]:
+        return []
+    deviation = found["trained"]["deviation"]["mean"]
+    return [
+        f"ALARM: the codes have collapsed: their deviation is {number(deviation, 3)}, below 0.1, where spread codes "
+        "have 1. All inputs have nearly the same code, and a low loss says nothing. Train with a target network "
+        "(config.model.jepa.target='ema') and a penalty against collapse (config.loss.weights.coding_rate > 0)."
+    ]
+
+
+def _remembered(report: Report) -> str:
+    fixation, saccade = (time_constant(report, name) for name in ("tau_fix_ms", "tau_sac_ms"))
+    if fixation is None or saccade is None:
+        return ""
+    return f"Amplitude memory: {fixation:.0f} ms in fixation, {saccade:.0f} ms in saccades."
+
+
+def tested(report: Report) -> str:
+    """What was evaluated: 'test trials, 70 units'."""
+    return f"{report['tier']} trials, {report['units'] or 'no'} units"
+
+
 def comparison(report: Report) -> list[tuple[str, str, str, str, str]]:
-    """Rows (name, bits per spike, interval, median, share of the oracle) of model, linear-nonlinear model, oracle."""
+    """Rows (name, bits per spike, interval, median, share of the oracle) of model, linear-nonlinear model, oracle.
+
+    None without units.
+    """
+    if not report["units"]:
+        return []
     entries = {
         "model": report["bits_per_spike"],
         "linear-nonlinear": report["linear_nonlinear"],

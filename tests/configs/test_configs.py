@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import polarjax
 import polarjax.data
 import train as command
 from polarjax import systems
@@ -193,3 +194,23 @@ def test_a_run_of_another_model_that_was_killed_ends_as_one_that_was_not(name, t
         if folder == whole:
             killed_at_step_2(whole, parts)
     assert_same_end(parts, whole, 4)
+
+
+def test_a_run_without_spikes_trains_and_its_report_tells_what_self_supervision_learned(
+    train, tmp_path, capsys
+):
+    folder = (
+        tmp_path / "pretrained"
+    )  # long, because five programs are compiled: what the line of docs/self_supervision.md does
+    train("polar_jepa_pretrain", folder, reports=True)
+    printed = capsys.readouterr().out
+    assert "test trials, no units; checkpoint 4, the latest\nSelf-supervision" in printed
+    assert printed.endswith(f"report: {folder}/eval/4/report.html\n")
+    report = json.loads((folder / "eval/4/report.json").read_text())
+    assert (report["units"], report["bits_per_spike"]["mean"]) == (0, None)
+    assert 0 < report["jepa"]["trained"]["loss"] < 2
+    assert 0 < report["jepa"]["probes"]["r2"]["summaries"]["scene"]["trained"] <= 1
+    page = (folder / "eval/4/report.html").read_text()
+    for title in ("Self-supervision", "Linear probes", "Self-supervision over training", "Learned filters"):
+        assert f"<h2>{title}</h2>" in page
+    assert set(polarjax.load(folder).unit_ids.values()) == {()}

@@ -35,12 +35,12 @@ def tiny_system(config, info):
 
 def tiny_params(info):
     generator = np.random.default_rng(0)
-    units = info.max_units
+    units = max(info.max_units, 1)  # no array of a checkpoint is empty
     bias = np.zeros((len(info.sessions), units), np.float32)
     mean = np.zeros((len(info.sessions), units, 2), np.float32)
     for index, session in enumerate(info.sessions):
         bias[index, : len(session.unit_ids)] = np.log(np.maximum(session.mean_count, 1e-3))
-        mean[index, : len(session.unit_ids)] = session.position_deg
+        mean[index, : len(session.unit_ids)] = np.reshape(session.position_deg, (-1, 2))
     return {
         "filters": {
             name: {"kernel": generator.normal(size=(9, 9, 1, 8)).astype(np.float32)}
@@ -58,7 +58,7 @@ def tiny_params(info):
 
 
 def save_checkpoint(
-    folder, config, info, params, steps=(10, 30), model_state=TINY_STATE, rise=0.1, source=None
+    folder, config, info, params, steps=(10, 30), model_state=TINY_STATE, rise=0.1, source=None, target=None
 ):
     """Writes checkpoints of the given steps, `rise` bits per spike better a step, and the metrics of a run."""
     folder.mkdir(parents=True)
@@ -69,7 +69,7 @@ def save_checkpoint(
             state = TrainState(
                 step=np.asarray(step, np.int32),
                 params=params,
-                target_params=None,
+                target_params=target,
                 model_state=model_state,
                 opt_state={},
                 rng=np.zeros(2, np.uint32),

@@ -83,7 +83,7 @@ def test_repeats_under_new_eye_movements_have_no_noise_ceiling():
 def test_sessions_are_summarized_apart():
     rows = numbers.unit_rows([made_prediction()], 100.0)
     rows += [row | {"session": "two", "bits_per_spike": 2.0} for row in rows]
-    sessions = numbers.summarize_sessions(rows)
+    sessions = numbers.summarize_sessions(rows, ["one", "two"])
     assert [entry["session"] for entry in sessions] == ["one", "two"]
     assert sessions[1]["bits_per_spike"]["mean"] == 2.0
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from polarjax import data as data_module
 from polarjax.core import SessionInfo
 from polarjax.reports.predictions import SessionPrediction, predict_sessions, stack_repeats
 
@@ -36,6 +37,23 @@ def test_every_bin_with_history_is_predicted_once_where_the_segment_has_it(tiny_
         assert (prediction.rate[expected] > 0).all()
         assert (prediction.rate[~expected] == 0).all()
         np.testing.assert_array_equal(prediction.spikes, session.spikes)
+
+
+def test_sessions_that_are_streamed_from_disk_are_predicted_as_those_on_the_device(tiny_config, tiny_data):
+    config = tiny_config.copy_and_resolve_references()
+    config.data.storage = "streamed"
+    streamed, params = data_module.build(config.data), tiny_params(tiny_data.info)
+    try:
+        rest = (params, TINY_STATE, 2)
+        both = [
+            predict_sessions(config, tiny_system(None, None), data, *rest) for data in (tiny_data, streamed)
+        ]
+    finally:
+        streamed.close()
+    for resident, other in zip(*both, strict=True):
+        assert resident.scored.any()
+        np.testing.assert_array_equal(resident.scored, other.scored)
+        np.testing.assert_array_equal(resident.rate, other.rate)
 
 
 def test_a_rate_is_at_the_bin_of_the_frame_that_caused_it(tiny_config, tiny_data):
