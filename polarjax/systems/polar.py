@@ -131,10 +131,18 @@ def floor(config: Any) -> ml_collections.ConfigDict | None:
 
     Its filters span the burn-in and the scored frame, the least that Polar-V1 has seen. The best of five evaluations
     on the validation tier is kept, so that a floor that overfits is not taken for a low one.
+
+    Raises:
+      ConfigError: there are floor steps, and no likelihood to train them on.
     """
     steps = config.train.floor_steps
     if steps == 0 or config.model.name == FLOOR:
         return None
+    if not any(config.loss.weights[name] for name in LIKELIHOODS):
+        raise ConfigError(
+            f"config.train.floor_steps is {steps}, but config.loss.weights has no likelihood, {' or '.join(LIKELIHOODS)}: "
+            "there is nothing to compare with a linear-nonlinear model. Set floor_steps to 0."
+        )
     fields = config.to_dict()
     kwargs = {"n_lags": config.data.burn_in + 1, "rank": FLOOR_RANK}
     fields["init_from"] = ""  # it has no core

@@ -2,9 +2,20 @@
 
 import pytest
 
-from configs import polar
+from configs import polar, polar_jepa_pretrain
 from polarjax import systems
+from polarjax.core import ConfigError
 from polarjax.engine.config import validate
+
+
+def test_a_floor_of_a_run_without_a_likelihood_is_refused_before_anything_is_trained():
+    config = polar_jepa_pretrain.get_config("quick")
+    assert systems.floor(config.copy_and_resolve_references().lock()) is None
+    config.train.floor_steps = 10
+    with pytest.raises(
+        ConfigError, match="config.train.floor_steps is 10, but config.loss.weights has no likelihood"
+    ):
+        systems.floor(config.lock())
 
 
 @pytest.mark.parametrize("variant", ["", "quick"])
