@@ -63,13 +63,14 @@ def summary_maps(
         responses = tuple(x.reshape(*image.shape[:2], *x.shape[1:]) for x in responses)
         moves = (movie.decay, movie.pose_decay, movie.drive_gain, movie.rotation[level])
         given = (weights.resting_amplitude[level], weights.alphas, moves, responses)
-        summarize = functools.partial(summarize_level, options, frames)
+        summarize = functools.partial(summarize_level, options, model.pose_memory, frames)
         levels.append(jax.checkpoint(summarize)(*given))
     return [[examples_first(level[i]) for level in levels] for i in range(len(frames))], behavior
 
 
 def summarize_level(
     options: PassOptions,
+    pose_memory: bool,
     frames: tuple[int, ...],
     rest: Float[Array, " _"],
     alphas: dict[str, Array],
@@ -83,6 +84,7 @@ def summarize_level(
     whole maps, whose gradient is some ten times as slow on CPUs.
 
     Args:
+      pose_memory: False where the pose is that of each frame.
       rest: abar of the level.
       motion: decay, decay of the pose, drive gain and rotation of the frames.
       responses: even and odd, of all frames [T, S, h, w, b, M].
@@ -94,23 +96,26 @@ def summarize_level(
         pose = list(dynamics.rotate(*pose, *turn))
     moved = options.dynamics == "recurrent"
     weights = amplitude_weights(options, decay, drive_gain) if moved else identity_weights(decay)
-    turns = pose_weights(pose_decay, turn) if moved else None
+    turns = pose_weights(pose_decay, turn) if moved and pose_memory else None
     unused = jnp.zeros((), amplitude.dtype)
-    fast, slow = (alphas.get(f"alpha_{name}", unused) for name in ("fast", "slow"))
+    alpha = tuple(alphas.get(f"alpha_{name}", unused) for name in ("fast", "slow"))
+    names = tuple(name for name in LINEAR if name in options.summaries or name == "last")
+    form = {"names": names, "bias_correction": options.bias_correction}
+    rows = [summaries.summarize(weights[: t + 1], (weights[: t + 1],) * 2, *alpha, **form) for t in frames]
+    sums = weighted_sums(
+        jnp.stack(rows).reshape(len(frames), *weights.shape[1:3], len(names), -1), amplitude, rest
+    )
     found = []
-    for t in frames:
-        now, before = (pose_at(pose, turns, at) for at in (t, max(t - 2, 0)))
-        form = {"names": LINEAR, "bias_correction": options.bias_correction}
-        rows = summaries.summarize(weights[: t + 1], (weights[: t + 1],) * 2, fast, slow, **form)
-        rows = dict(zip(LINEAR, jnp.split(rows, len(LINEAR), -1), strict=True))
-        last = weighted_sum(rows["last"], amplitude, rest)
-        parts = {
-            "even": lambda last=last, now=now: last * now[0],
-            "odd": lambda last=last, now=now: last * now[1],
+    for index, t in enumerate(frames):
+        parts = dict(zip(names, sums[index], strict=True))
+        now, before = (pose_at(pose, turns, at, unit=moved) for at in (t, max(t - 2, 0)))
+        nonlinear = {
+            "even": lambda last=parts["last"], now=now: last * now[0],
+            "odd": lambda last=parts["last"], now=now: last * now[1],
             "energy": lambda now=now, before=before: summaries.pose_energy(now, before),
         }
-        parts |= {name: lambda row=row: weighted_sum(row, amplitude, rest) for name, row in rows.items()}
-        found.append(jnp.concatenate([parts[name]() for name in options.summaries], -1))
+        parts |= {name: nonlinear[name]() for name in options.summaries if name in nonlinear}
+        found.append(jnp.concatenate([parts[name] for name in options.summaries], -1))
     return found
 
 
@@ -144,20 +149,21 @@ def pose_weights(
     return dynamics.evolve_pose(observed, (observed[0][0], observed[1][0]), (cosine, sine), decay[:, :, 0])
 
 
-def weighted_sum(
-    row: Float[Array, "S b K"], amplitude: Float[Array, "T S h w b M"], rest: Float[Array, " _"]
-) -> Float[Array, "S h w b M"]:
-    """Returns the sum over time of the amplitudes, and of the resting one, by the weights of a row."""
-    weights = jnp.moveaxis(row, -1, 0)[:, :, None, None, :, None]
-    return (weights[:-1] * amplitude).sum(0) + weights[-1] * rest[None, None, None, None]
+def weighted_sums(
+    rows: Float[Array, "F S b R K"], amplitude: Float[Array, "T S h w b M"], rest: Float[Array, " _"]
+) -> Float[Array, "F R S h w b M"]:
+    """Returns sums over time of the amplitudes, and of the resting one, by the weights of R rows at F frames."""
+    seen = jnp.einsum("fsbrt,tshwbm->frshwbm", rows[..., :-1], amplitude, precision="highest")
+    resting = jnp.moveaxis(rows[..., -1], 3, 1)[:, :, :, None, None, :, None]
+    return seen + resting * rest[None, None, None, None, None, None]
 
 
 def pose_at(
-    pose: Sequence[Float[Array, "T S h w b M"]], turns: tuple[Array, Array] | None, frame: int
+    pose: Sequence[Float[Array, "T S h w b M"]], turns: tuple[Array, Array] | None, frame: int, *, unit: bool
 ) -> tuple[Float[Array, "S h w b M"], Float[Array, "S h w b M"]]:
-    """Returns the pose at a frame: as observed, or of unit length where it is remembered."""
+    """Returns the pose at a frame: as observed, or by the weights of `pose_weights`; `unit`, of unit length."""
     if turns is None:
-        return pose[0][frame], pose[1][frame]
+        return safe_normalize(pose[0][frame], pose[1][frame]) if unit else (pose[0][frame], pose[1][frame])
     # frames after it have no weight
     even, odd = (x[: frame + 1] for x in pose)
     real, imaginary = (jnp.moveaxis(x[frame], 1, 0)[: frame + 1, :, None, None] for x in turns)

@@ -140,8 +140,8 @@ def floor(config: Any) -> ml_collections.ConfigDict | None:
         return None
     if not any(config.loss.weights[name] for name in LIKELIHOODS):
         raise ConfigError(
-            f"config.train.floor_steps is {steps}, but config.loss.weights has no likelihood, {' or '.join(LIKELIHOODS)}: "
-            "there is nothing to compare with a linear-nonlinear model. Set floor_steps to 0."
+            f"config.train.floor_steps is {steps}, but config.loss.weights has no likelihood: there is nothing to "
+            "compare with a linear-nonlinear model. Set floor_steps to 0."
         )
     fields = config.to_dict()
     kwargs = {"n_lags": config.data.burn_in + 1, "rank": FLOOR_RANK}
