@@ -9,19 +9,9 @@ from polarjax.core import Batch, ConfigError
 from polarjax.models import jepa_objective
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.ops.target_network import target_decay
+from tests.engine.tiny_polar import JEPA as OPTIONS
 from tests.systems.quickly import quickly
 
-OPTIONS = {
-    "width": 6,
-    "deltas": (2,),
-    "predictor_size": 3,
-    "hides_masked": True,
-    "normalizes_prediction": True,
-    "sees_gaze": True,
-    "mask_ratio": 0.5,
-    "target": "ema",
-    "target_decay": 0.9,
-}
 KEY = jax.random.key(3)
 
 
