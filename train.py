@@ -12,7 +12,7 @@ import jax
 import polarjax.data
 import polarjax.systems
 from polarjax.core import PolarjaxError
-from polarjax.engine import compilation, config, cpu_flags, interruption, loop, sharding
+from polarjax.engine import allocator, compilation, config, cpu_flags, interruption, loop, sharding
 from polarjax.engine.flags import parse_flags
 from polarjax.reports import evaluate, table
 
@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> None:
     allowed = [name.removeprefix("config.") for name in flags.get("allow-config-change", "").split(",")]
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
     _, optim = config.validate(settings)
+    allocator.keep_freed_memory()
     cpu_flags.add_cpu_flags(os.environ)
     sharding.initialize_distributed(flags)
     sharding.use_cores(optim.micro_batches)

@@ -72,6 +72,14 @@ class Objective(NamedTuple):
     last: int
 
 
+class _Seen(NamedTuple):
+    """Maps of the contexts and of the target, and what the eye did between them, None without."""
+
+    contexts: list[Levels]
+    actions: list[Any]
+    target: Levels
+
+
 def read_objective(section: Any, module: Any, n_frames: int) -> Objective:
     """Checks config.model.jepa.
 
@@ -151,32 +159,11 @@ def move_target(objective: Objective, target_params: PyTree, params: PyTree, pro
 
 
 def predict_maps(
-    objective: Objective,
-    params: PyTree,
-    model_state: PyTree,
-    target_params: PyTree,
-    batch: Batch,
-    key: Array,
-    *,
-    rolled_actions: bool = False,
+    objective: Objective, params: PyTree, model_state: PyTree, target_params: PyTree, batch: Batch, key: Array
 ) -> JepaTerms:
-    """Returns the loss on the segments of a batch, with masks drawn from the key.
-
-    Args:
-      rolled_actions: every example gets the action of another one, to see whether actions matter.
-    """
-    variables = {"params": params, **model_state}
-    contexts, actions, target = _contexts(objective, variables, batch)
-    slow = None
-    if objective.options.target == "ema":
-        slow = {**params[JEPA], **target_params[JEPA]}
-        copied = {"params": {**params, **target_params}, **model_state}
-        target = jax.lax.stop_gradient(_maps(objective, copied, batch, (objective.last,))[0][0])
-    if rolled_actions:
-        actions = [None if action is None else jnp.roll(action, 1, 0) for action in actions]
-    masks = random_masks(key, target, ratio=objective.options.mask_ratio)
-    given = (objective.head, params[JEPA], slow, contexts, target, masks, actions)
-    return jepa_terms(*given, detached=objective.options.target != "none")
+    """Returns the loss on the segments of a batch, with masks drawn from the key."""
+    seen = _see(objective, params, model_state, target_params, batch)
+    return _compare(objective, params, target_params, seen, key)
 
 
 def penalise(names: tuple[str, ...], codes: Levels, key: Array) -> dict[str, Float[Array, ""]]:
@@ -190,11 +177,13 @@ def watch_codes(objective: Objective, state: Any, batch: Batch) -> dict[str, Arr
     'loss_other_gaze' is the loss where every example has the action of another one. The masks of all evaluations are
     the same.
     """
-    given = (objective, state.params, state.model_state, state.target_params, batch, jax.random.key(0))
-    terms = predict_maps(*given)
+    params, target = state.params, state.target_params
+    seen = _see(objective, params, state.model_state, target, batch)
+    terms = _compare(objective, params, target, seen, jax.random.key(0))
     numbers = {"batches": jnp.ones(()), "loss": terms.loss, **watch("code", terms.codes)}
     if objective.options.sees_gaze:
-        numbers["loss_other_gaze"] = predict_maps(*given, rolled_actions=True).loss
+        rolled = seen._replace(actions=[jnp.roll(action, 1, 0) for action in seen.actions])
+        numbers["loss_other_gaze"] = _compare(objective, params, target, rolled, jax.random.key(0)).loss
     return {name.removeprefix("code/"): value for name, value in numbers.items()}
 
 
@@ -224,3 +213,24 @@ def _contexts(objective: Objective, variables: PyTree, batch: Batch) -> tuple[li
     if not objective.options.sees_gaze:
         return maps[:-1], [None] * len(deltas), maps[-1]
     return maps[:-1], [interval_action(behavior.code, delta) for delta in deltas], maps[-1]
+
+
+def _see(
+    objective: Objective, params: PyTree, model_state: PyTree, target_params: PyTree, batch: Batch
+) -> _Seen:
+    seen = _Seen(*_contexts(objective, {"params": params, **model_state}, batch))
+    if objective.options.target != "ema":
+        return seen
+    copied = {"params": {**params, **target_params}, **model_state}
+    slow = _maps(objective, copied, batch, (objective.last,))[0][0]
+    return seen._replace(target=jax.lax.stop_gradient(slow))
+
+
+def _compare(
+    objective: Objective, params: PyTree, target_params: PyTree, seen: _Seen, key: Array
+) -> JepaTerms:
+    options = objective.options
+    slow = {**params[JEPA], **target_params[JEPA]} if options.target == "ema" else None
+    masks = random_masks(key, seen.target, ratio=options.mask_ratio)
+    given = (objective.head, params[JEPA], slow, seen.contexts, seen.target, masks, seen.actions)
+    return jepa_terms(*given, detached=options.target != "none")

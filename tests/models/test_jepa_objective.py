@@ -1,5 +1,7 @@
 """Self-supervision of a model: its options, its slow copy, its gradients, what is told of its codes."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,17 +130,15 @@ def test_trunk_gaze_code_and_head_all_learn_from_the_prediction_and_readouts_do_
 def test_the_gaze_of_another_example_matters_where_the_predictor_sees_it(make_objective, sees_gaze):
     objective, params, state, batch = make_objective(sees_gaze=sees_gaze)
     slow = jepa_objective.initial_target(objective, params)
-    losses = [
-        quickly(
-            lambda rolled=rolled: (
-                jepa_objective.predict_maps(
-                    objective, params, state, slow, batch, KEY, rolled_actions=rolled
-                ).loss
-            )
-        )()
-        for rolled in (False, True)
-    ]
-    assert (abs(losses[0] - losses[1]) > 1e-5) == sees_gaze
+    now = SimpleNamespace(params=params, model_state=state, target_params=slow)
+    watched = quickly(lambda: jepa_objective.watch_codes(objective, now, batch))()
+    masking = jax.random.key(0)  # of all evaluations
+    given = (objective, params, state, slow, batch, masking)
+    alone = quickly(lambda: jepa_objective.predict_maps(*given).loss)()
+    np.testing.assert_allclose(watched["loss"], alone, rtol=1e-5)
+    assert ("loss_other_gaze" in watched) == sees_gaze
+    if sees_gaze:
+        assert abs(watched["loss_other_gaze"] - alone) > 1e-5
 
 
 def test_what_is_watched_is_the_mean_over_batches_and_over_levels():
