@@ -9,7 +9,7 @@ SEEDS = (0, 1, 2)
 REFERENCE = "polar"
 CONFIG = "configs/macaque_v1.py"
 # The best of the evaluations on the validation movies is kept.
-SAVED = {"train.eval_every": 50, "train.save_every": 50}
+SAVED = {"train.eval_every": 100, "train.save_every": 100}
 RUNS = [
     ("polar", CONFIG, SAVED | {"train.floor_steps": 400}),
     ("polar_reference", f"{CONFIG}:reference", SAVED),

@@ -86,7 +86,7 @@ class Optimizer(NamedTuple):
 
     Attributes:
       init: params -> opt_state.
-      trained: gradients -> gradients that are 0 where the group is frozen.
+      hold: params -> the same, through which no gradient reaches a frozen group, nor is one computed for it.
       update: (gradients, opt_state, params, step) -> (updates to add, opt_state).
       learning_rates: step -> {group: rate} of the trained groups.
       clip_norm: norm above which `update` scales the gradients down.
@@ -94,7 +94,7 @@ class Optimizer(NamedTuple):
     """
 
     init: Callable[[PyTree], PyTree]
-    trained: Callable[[PyTree], PyTree]
+    hold: Callable[[PyTree], PyTree]
     update: Callable[..., tuple[PyTree, PyTree]]
     learning_rates: Callable[[Any], dict[str, Any]]
     clip_norm: float
@@ -147,11 +147,11 @@ def make_optimizer(
             name: learning_rate(step, peak, num_steps=num_steps, **shape) for name, peak in trained.items()
         }
 
-    def trained(gradients):
+    def hold(params):
         return jax.tree.map(
-            lambda label, leaf: jnp.zeros_like(leaf) if config.groups[label] is None else leaf,
+            lambda label, leaf: jax.lax.stop_gradient(leaf) if config.groups[label] is None else leaf,
             labels,
-            gradients,
+            params,
         )
 
     def update(gradients, opt_state, params, step):
@@ -165,7 +165,7 @@ def make_optimizer(
         )
         return updates, opt_state
 
-    return Optimizer(transform.init, trained, update, learning_rates, config.clip_norm, num_steps)
+    return Optimizer(transform.init, hold, update, learning_rates, config.clip_norm, num_steps)
 
 
 def label_parameters(param_group: Callable[..., str], params: PyTree) -> PyTree:

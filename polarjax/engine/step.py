@@ -54,7 +54,7 @@ def make_train_step(
         batch = fetch(resident, rows)
 
         def objective(params):
-            output = system.loss(params, state, batch, key)
+            output = system.loss(optimizer.hold(params), state, batch, key)
             return output.loss, output
 
         gradients, output = jax.grad(objective, has_aux=True)(state.params)
@@ -69,7 +69,6 @@ def make_train_step(
 
         sums, count = sum_micro_batches(numbered, request, deterministic=deterministic)
         loss, scalars, gradients, change = jax.tree.map(lambda total: total / count, sums)
-        gradients = optimizer.trained(gradients)
         norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, state.step)
         progress = (state.step + 1) / optimizer.num_steps

@@ -51,7 +51,7 @@ def test_three_adamw_steps_with_clipping_equal_the_reference(golden, suffix, tol
             gradients = {
                 k: {"kernel": jnp.asarray(numbers[f"g{i}.{step}{suffix}"])} for i, k in ((1, "a"), (2, "b"))
             }
-            norm = optax.tree.norm(optimizer.trained(gradients))
+            norm = optax.tree.norm(gradients)
             np.testing.assert_allclose(norm, numbers[f"norm.{step}{suffix}"], rtol=1e-6)
             updates, state = optimizer.update(gradients, state, params, step)
             params = optax.apply_updates(params, updates)
@@ -92,7 +92,9 @@ def test_a_frozen_group_has_no_update_no_moments_and_no_part_in_the_norm():
     optimizer = make_optimizer(read(groups=groups, warmup_steps=0), by_first_name, PARAMS, 100)
     state = optimizer.init(PARAMS)
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 2 * 6 + 1
-    gradients = optimizer.trained(jax.tree.map(lambda leaf: 1e6 * leaf, PARAMS))
+    gradients = jax.grad(lambda p: 1e6 * optax.tree.sum(jax.tree.map(jnp.square, optimizer.hold(p))) / 2)(
+        PARAMS
+    )
     np.testing.assert_allclose(optax.tree.norm(gradients), 1e6 * np.sqrt(6), rtol=1e-6)
     updates, _ = optimizer.update(gradients, state, PARAMS, 1)
     assert not np.any(updates["core"]["kernel"]) and not np.any(updates["core"]["bias"])

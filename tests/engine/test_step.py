@@ -75,3 +75,33 @@ def test_every_kind_of_number_that_is_not_finite_is_found():
 def test_a_metric_keeps_its_own_path():
     assert metric_name("train", "loss_poisson") == "train/loss_poisson"
     assert metric_name("train", "temporal/tau_fix_ms") == "temporal/tau_fix_ms"
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_gradient_that_nobody_wants_is_not_computed(frozen):
+    data, system, mesh, computed = toy.make_data(), toy.make_system(), sharding.make_mesh(1), []
+
+    @jax.custom_vjp
+    def watched(kernel):
+        return kernel
+
+    def back(_, slope):
+        computed.append(slope.shape)
+        return (slope,)
+
+    watched.defvjp(lambda kernel: (kernel, None), back)
+
+    def loss(params, state, batch, rng):
+        core = {**params["core"], "kernel": watched(params["core"]["kernel"])}
+        return system.loss({**params, "core": core}, state, batch, rng)
+
+    group = None if frozen else {"learning_rate": 0.1, "weight_decay": 0.0}
+    config = OptimConfig.read(toy.make_config(**{"optim.groups.core": group}).optim, 12)
+    first = data.train(0)
+    params = jax.eval_shape(system.init, jax.random.key(0), data.fetch(data.resident, first))["params"]
+    optimizer = make_optimizer(config, system.param_group, params, 12)
+    state = jax.eval_shape(make_initialize(system, optimizer, data.fetch, 0), data.resident, first)
+    step = make_train_step(system._replace(loss=loss), optimizer, data.fetch, mesh, deterministic=True)
+    request = {name: rows.reshape(4, 2) for name, rows in first.items()}
+    jax.eval_shape(step, state, data.resident, request)
+    assert bool(computed) is not frozen
