@@ -39,9 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.contrast_anneal = 0  # .. which is 0 from this step on
     config.data.drop_silent = False
     config.data.ignore_spikes = False  # True: every session as if recorded without spikes
-    config.data.spike_fraction = (
-        1.0  # of the training trials, in (0, 1]; the others as if recorded without spikes
-    )
+    config.data.spike_fraction = 1.0  # of the training trials, in (0, 1]; the others are not used at all
 
     config.model = ConfigDict()
     config.model.name = "polar_v1"

@@ -5,7 +5,9 @@ python compare.py --study studies/label_efficiency.py --config.data.virtual.gaze
 
 `scratch_*` learns all from the trials with spikes. The others start from `pretrained`, which saw stimulus and gaze of
 all trials and no spikes: `finetuned_*` goes on with all of it, `frozen_*` trains readouts alone. `gabors_*` trains
-readouts alone too, on the core as it is drawn: what pre-training has changed is the difference to it.
+readouts alone too, on the core as it is drawn: what pre-training has changed is the difference to it. The checkpoint
+is chosen by the spikes of the whole validation tier in all of them, so differences at a share say what pre-training
+adds there, and not how few spikes a whole fit needs.
 """
 
 QUESTION = "How many spikes does pre-training without spikes save?"

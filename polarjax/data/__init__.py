@@ -64,8 +64,8 @@ class DataConfig:
       contrast_anneal: number of steps in which that chance falls to 0 in a line.
       drop_silent: do not train on units without a spike.
       ignore_spikes: open every session as if it had been recorded without spikes.
-      spike_fraction: share of the training trials of each session that is used, in (0, 1], as if no spikes had been
-        recorded in the others; without effect where there are no spikes.
+      spike_fraction: share of the training trials of each session that is used at all, in (0, 1]; without effect
+        where there are no spikes.
     """
 
     sessions: str
@@ -159,11 +159,12 @@ def _typed(path: str, value: Any, wanted: str) -> Any:
     return float(value) if wanted == "float" else int(value) if whole else value
 
 
-def build(section: Any) -> Data:
+def build(section: Any, *, whole: bool = False) -> Data:
     """Opens the sessions of a config section and returns them as batches.
 
     Args:
       section: config.data, with exactly the keys of `DataConfig`.
+      whole: in a run of several processes this one gets all rows of a streamed batch, not its share of them.
 
     Raises:
       ConfigError: a key or value of the section.
@@ -187,7 +188,7 @@ def build(section: Any) -> Data:
     )
     info = _info(config, sessions)
     if config.storage == "streamed":
-        return _streamed(config, sampler, layout, info)
+        return _streamed(config, sampler, layout, info, whole)
     loaded = tuple(resident.load(session, mask) for session, mask in zip(sessions, kept, strict=True))
     fetch = resident.make_fetch(layout)
     return Data(info, loaded, _train(sampler, config), sampler.evaluation, fetch, sessions, lambda: None)
@@ -202,8 +203,8 @@ def _train(sampler: Sampler, config: DataConfig) -> Any:
     return lambda step: sampler.train(step, config.batch_size)
 
 
-def _streamed(config: DataConfig, sampler: Sampler, layout: Layout, info: DataInfo) -> Data:
-    reader = streamed.Reader(sampler, config.batch_size)
+def _streamed(config: DataConfig, sampler: Sampler, layout: Layout, info: DataInfo, whole: bool) -> Data:
+    reader = streamed.Reader(sampler, config.batch_size, whole=whole)
     fetch = streamed.make_fetch(layout)
     return Data(info, (), reader.train, reader.evaluation, fetch, sampler.sessions, reader.close)
 

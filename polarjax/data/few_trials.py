@@ -1,4 +1,4 @@
-"""Training on a share of the trials, as if no spikes had been recorded in the others.
+"""Training on a share of the trials, as if the others had not been recorded.
 
 The trials of a smaller share are among those of a larger one, so that what more data add can be told from which
 trials they are.

@@ -195,15 +195,23 @@ class Sampler:
         ]
 
     def evaluation(self, tier: int, batch_size: int) -> Iterator[Request]:
-        """Yields requests that score each valid bin with burn_in frames of its trial before it exactly once."""
+        """Yields requests that score each valid bin with burn_in frames of its trial before it exactly once.
+
+        The order is random and always the same, so that the first batches stand for the tier, and neighbours in a
+        batch are not neighbours in time. Where a session has no segment left, some of its own come again, uncounted.
+        """
         share = self.share(batch_size)
-        tiles = [self.tiles(index, tier) for index in range(len(self.sessions))]
+        tiles = [self._dealt_tiles(index, tier) for index in range(len(self.sessions))]
         for first in range(0, max(len(start) for start, _ in tiles), share):
-            rows = [
-                _padded(start[first:][:share], counted[first:][:share], share) for start, counted in tiles
-            ]
-            starts, counted = zip(*rows, strict=True)
+            places = np.arange(first, first + share)
+            starts = [start[places % len(start)] if len(start) else 0 * places for start, _ in tiles]
+            counted = [_counted_once(counted, places) for _, counted in tiles]
             yield self._request(np.stack(starts, axis=1), np.stack(counted, axis=1))
+
+    def _dealt_tiles(self, session: int, tier: int) -> tuple[Any, Any]:
+        start, counted = self.tiles(session, tier)
+        order = _permutation(0, tier, session, len(start))
+        return start[order], counted[order]
 
     def tiles(
         self, session: int, tier: int
@@ -233,6 +241,11 @@ class Sampler:
         return {**flat, "counted": np.ascontiguousarray(counted.reshape(-1, self.cut.predicted), np.float32)}
 
 
-def _padded(start: np.ndarray, counted: np.ndarray, share: int) -> tuple[Any, Any]:
-    missing = share - len(start)
-    return np.pad(start, (0, missing)), np.pad(counted, ((0, missing), (0, 0)))
+def _counted_once(
+    counted: Shaped[np.ndarray, "tiles predicted"], places: Int[np.ndarray, " share"]
+) -> Shaped[np.ndarray, "share predicted"]:
+    """Returns which bins of the tiles at these places count: of places beyond the last tile none does."""
+    found = np.zeros((len(places), counted.shape[1]), counted.dtype)
+    inside = places < len(counted)
+    found[inside] = counted[places[inside]]
+    return found

@@ -37,11 +37,13 @@ class Reader:
     Attributes:
       sampler: which segments are cut.
       batch_size: of the global batch in training.
+      whole: every process reads all rows, for what one process does alone.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int) -> None:
+    def __init__(self, sampler: Sampler, batch_size: int, *, whole: bool = False) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
+        self.whole = whole
         self._coming: Any = None
         self._step = -1
 
@@ -79,7 +81,8 @@ class Reader:
         Raises:
           DataError: a session cannot be read any more.
         """
-        rows = process_rows(len(request["start"]))
+        number = len(request["start"])
+        rows = slice(0, number) if self.whole else process_rows(number)
         parts = [self._segments(int(row), request) for row in range(rows.start, rows.stop)]
         stacked = {
             name: _padded([part[name] for part in parts], self._forms[name]) for name in Segments._fields

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from polarjax.core import Batch, ConfigError, PyTree, closest
+from polarjax.core import READOUT, Batch, ConfigError, PyTree, closest
 from polarjax.models.jepa_head import JepaHead, JepaTerms, Levels, jepa_terms, spread_penalty, watch
 from polarjax.models.jepa_pairs import context_frames, interval_action, random_masks
 from polarjax.models.polar_v1 import PolarV1
@@ -26,7 +26,6 @@ from polarjax.ops.target_network import ema, target_decay
 TARGETS = ("ema", "stop_gradient", "none")
 JEPA = "jepa"
 TERMS = (JEPA, *PENALTIES)
-READOUT = "readout"
 
 
 class JepaOptions(NamedTuple):
@@ -102,8 +101,9 @@ def read_objective(section: Any, module: Any, n_frames: int) -> Objective:
     if missing:
         raise ConfigError(f"{where} lacks {', '.join(sorted(missing))}; every key has to be set.")
     values: list[Any] = [section[name] for name in JepaOptions._fields]
-    options = JepaOptions(*values)._replace(deltas=tuple(section["deltas"]))
+    options = JepaOptions(*values)
     _check(options, module, where)
+    options = options._replace(deltas=tuple(options.deltas))
     contexts = context_frames(n_frames, options.deltas)
     kept = {name: getattr(options, name) for name in JepaHead.__dataclass_fields__ if name in options._fields}
     head = JepaHead(module.n_levels, **kept)
@@ -113,6 +113,11 @@ def read_objective(section: Any, module: Any, n_frames: int) -> Objective:
 def _check(options: JepaOptions, module: PolarV1, where: str) -> None:
     if options.target not in TARGETS:
         raise ConfigError(f"{where}.target is {options.target!r}{closest(str(options.target), TARGETS)}.")
+    for name in ("hides_masked", "normalizes_prediction", "sees_gaze"):
+        if not isinstance(getattr(options, name), bool):
+            raise ConfigError(f"{where}.{name} is {getattr(options, name)!r}; allowed are True and False.")
+    if not isinstance(options.deltas, tuple | list):
+        raise ConfigError(f"{where}.deltas is {options.deltas!r}; expected numbers of frames, such as (5,).")
     lowest = {"width": 1, "predictor_size": 1}
     for name, least in lowest.items():
         value = getattr(options, name)

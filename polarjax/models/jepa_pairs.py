@@ -13,9 +13,9 @@ from polarjax.core import ConfigError
 
 
 def random_masks(
-    key: Array, maps: Sequence[Float[Array, "B _ _ D"]], *, ratio: float = 0.5, shared: bool = False
-) -> list[Bool[Array, "b _ _"]]:
-    """Draws k = max(1, int(ratio h w)) positions of every level, for each example or, `shared`, one draw for all.
+    key: Array, maps: Sequence[Float[Array, "B _ _ D"]], *, ratio: float = 0.5
+) -> list[Bool[Array, "B _ _"]]:
+    """Draws k = max(1, int(ratio h w)) positions of every level, for each example.
 
     Raises:
       ConfigError: the ratio is not in (0, 1].
@@ -27,10 +27,10 @@ def random_masks(
     masks = []
     for level, x in enumerate(maps):
         batch, height, width = x.shape[:3]
-        rows, n = 1 if shared else batch, height * width
-        first = jnp.broadcast_to(jnp.arange(n) < max(1, int(ratio * n)), (rows, n))
+        n = height * width
+        first = jnp.broadcast_to(jnp.arange(n) < max(1, int(ratio * n)), (batch, n))
         drawn = jax.random.permutation(jax.random.fold_in(key, level), first, axis=1, independent=True)
-        masks.append(drawn.reshape(rows, height, width))
+        masks.append(drawn.reshape(batch, height, width))
     return masks
 
 

@@ -51,9 +51,13 @@ def rank_me(z: Float[Array, "n d"]) -> Float[Array, ""]:
 
 
 def thin_rows(z: Float[Array, "n d"], at_most: int = MOST_ROWS) -> Float[Array, "m d"]:
-    """Returns at most so many rows, evenly spaced, so that watching many codes stays cheap."""
+    """Returns at most so many rows, so that watching many codes stays cheap.
+
+    Always the same ones, drawn at random: evenly spaced rows of maps would be a few of their columns, where the
+    spacing is a multiple of the width.
+    """
     n = len(z)
-    return z if n <= at_most else z[np.arange(at_most) * n // at_most]
+    return z if n <= at_most else z[np.sort(np.random.default_rng(0).permutation(n)[:at_most])]
 
 
 def diagnose(z: Float[Array, "n d"]) -> dict[str, Float[Array, ""]]:

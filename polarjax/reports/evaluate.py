@@ -84,10 +84,12 @@ def predict_run(run: Run, tier: int) -> list[SessionPrediction]:
 def open_data(run: Run) -> Iterator[tuple[System, Data]]:
     """Opens the data that the run's config names and builds its system; closes the data at the end.
 
+    All of it also in one of several processes: reports are written by one alone.
+
     Raises:
       DataError: the sessions are missing, or their units are not those of the checkpoint.
     """
-    data = data_module.build(run.config.data)
+    data = data_module.build(run.config.data, whole=True)
     try:
         check_units(run.info, data.info)
         yield systems.build(run.config, run.info), data

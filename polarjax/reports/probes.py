@@ -21,7 +21,6 @@ from polarjax.models.jepa_codes import frozen_codes
 from polarjax.models.jepa_objective import Objective
 from polarjax.ops.coarse_grid import coarse_grid
 from polarjax.ops.ridge import Scale, explained_variance, ridge
-from polarjax.reports.batches import spaced_batches
 
 FITTED, TESTED = 640, 256
 """Segments of the training and of the evaluated tier, at most about: each costs a forward pass of both models."""
@@ -71,7 +70,7 @@ def probe_run(
     read = jax.jit(lambda state, resident, request: _read(objective, state, data.fetch(resident, request)))
     most = -(-TESTED // rows)
     training = gather(read, states, data, training_requests(data, rows))
-    tested = gather(read, states, data, spaced_batches(data, tier, rows, config.data.predicted, most))
+    tested = gather(read, states, data, itertools.islice(data.evaluation(tier, rows), most))
     if not training or not tested:
         return None
     scores: dict[str, Any] = {}

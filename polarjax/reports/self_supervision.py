@@ -20,13 +20,12 @@ from polarjax.engine.state import TrainState, initial_state
 from polarjax.models import jepa_objective
 from polarjax.models.build import make_module
 from polarjax.reports import probes
-from polarjax.reports.batches import spaced_batches
 from polarjax.reports.runs import Run
 
 COLLAPSED = 0.1
-"""A mean deviation below this is an alarm: spread codes have 1, codes that are one point 0."""
+"""A deviation below this, at any level, is an alarm: spread codes have 1, codes that are one point 0."""
 SPREAD = ("deviation", "cosine", "rank", "rate")
-INITIAL_ROWS = 8
+INITIAL_ROWS, MOST_BATCHES = 8, 48
 
 
 def is_self_supervised(config: Any) -> bool:
@@ -57,7 +56,7 @@ def measure_run(run: Run, system: System, data: Data, tier: int) -> dict[str, An
     }
     if watched["trained"] is None:
         return None
-    collapsed = watched["trained"]["deviation"]["mean"] < COLLAPSED
+    collapsed = min(watched["trained"]["deviation"]["levels"]) < COLLAPSED
     return {
         "width": run.config.model.jepa.width,
         **watched,
@@ -97,7 +96,7 @@ def watch_tier(
     """Measures the loss and the spread of the codes, as the evaluations of the training do.
 
     They are means over batches of the size of a micro-batch, because how many directions codes take depends on how
-    many there are; over at most about 48 of them, evenly spaced, for more are not more exact and cost minutes.
+    many there are; over at most 48 of them, drawn from all of the tier, for more are not more exact and cost minutes.
 
     Args:
       watch: (resident, request) -> what `jepa_objective.watch_codes` says of a batch.
@@ -109,7 +108,7 @@ def watch_tier(
     """
     rows = config.data.batch_size // config.optim.micro_batches
     sums: PyTree = None
-    for request in spaced_batches(data, tier, rows, config.data.predicted):
+    for request in itertools.islice(data.evaluation(tier, rows), MOST_BATCHES):
         batch = jax.device_get(watch(data.resident, request))
         sums = batch if sums is None else jax.tree.map(np.add, sums, batch)
     if sums is None:

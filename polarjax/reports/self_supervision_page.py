@@ -39,7 +39,8 @@ def sections(report: Mapping[str, Any], curves: Curves) -> list[str]:
         return []
     text = (
         f"How well the code of later summaries is predicted on the {report['tier']} trials, and how spread the codes "
-        "are. Untrained: the same model before the first step; levels: of the trained one. A low loss is worth nothing "
+        "are. Untrained: the same model as it is drawn, also where the run started from another; levels: of the "
+        "trained one. A low loss is worth nothing "
         "where the codes have collapsed, and no gain where the gaze of other examples predicts as well."
     )
     levels = len(found["trained"]["deviation"]["levels"])
@@ -61,7 +62,7 @@ def sections(report: Mapping[str, Any], curves: Curves) -> list[str]:
 def _rows(found: Mapping[str, Any], levels: int) -> list[tuple[str, ...]]:
     trained, untrained = found["trained"], found["untrained"]
     losses = {
-        "loss": "loss: 0 predicted, 1 by chance",
+        "loss": "loss: 0 predicted, 1 - √cosine by one code for all",
         "loss_other_gaze": "loss with the gaze of other examples",
         "other_gaze_excess": ".. higher by; 0 where the gaze is of no use",
     }

@@ -79,10 +79,12 @@ def alarm(found: Mapping[str, Any]) -> list[str]:
     """A sentence where the codes have collapsed; none where they have not."""
     if not found["collapsed"]:
         return []
-    deviation = found["trained"]["deviation"]["mean"]
+    levels = found["trained"]["deviation"]["levels"]
+    lowest = min(levels)
     return [
-        f"ALARM: the codes have collapsed: their deviation is {number(deviation, 3)}, below 0.1, where spread codes "
-        "have 1. All inputs have nearly the same code, and a low loss says nothing. Train with a target network "
+        f"ALARM: the codes have collapsed: their deviation at level {levels.index(lowest)} is {number(lowest, 3)}, "
+        "below 0.1, where spread codes have 1. All inputs have nearly the same code, and a low loss says nothing. "
+        "Train with a target network "
         "(config.model.jepa.target='ema') and a penalty against collapse (config.loss.weights.coding_rate > 0)."
     ]
 

@@ -218,6 +218,12 @@ def _read_weights(
 ) -> LossWeights:
     predicted = jepa_objective.TERMS if objective else ()
     terms = regularisers.TERMS + predicted
+    unwanted = sorted(set(config.loss.weights) & set(jepa_objective.TERMS) - set(predicted))
+    if unwanted:
+        raise ConfigError(
+            f"config.loss.weights has {', '.join(unwanted)}, terms of self-supervision, but config.model.jepa is not "
+            "set; set it as configs/polar_jepa.py does, or start from configs/polar.py."
+        )
     weights = read_weights(config.loss, LIKELIHOODS, terms, config.train.num_steps, alone=predicted[:1])
     scored = [name for name in LIKELIHOODS if name in weights.full]
     if scored and not recorded:

@@ -108,7 +108,7 @@ def test_evaluation_scores_every_valid_bin_with_enough_history_exactly_once(
         np.testing.assert_array_equal(scored, wanted)
 
 
-def test_sessions_of_different_lengths_are_padded_with_segments_that_do_not_count(make_session):
+def test_where_a_session_has_no_segment_left_its_own_come_again_uncounted(make_session):
     short = session_arrays(trials=3)
     small = {name: short[name] for name in ("gaze", "spikes", "valid", "trial", "tier", "frames")}
     sampler = sampler_of(make_session("alpha"), make_session("beta", **small))
@@ -116,6 +116,21 @@ def test_sessions_of_different_lengths_are_padded_with_segments_that_do_not_coun
     assert len({len(request["start"]) for request in requests}) == 1
     assert requests[-1]["counted"][0::2].sum() > 0
     assert requests[-1]["counted"][1::2].sum() == 0
+    starts, counted = sampler.tiles(1, 0)
+    seen = np.concatenate([request["start"][1::2] for request in requests])
+    assert set(seen.tolist()) == set(starts.tolist())
+    assert sum(request["counted"][1::2].sum() for request in requests) == counted.sum()
+
+
+def test_evaluation_deals_out_the_segments_of_a_tier_always_alike(make_session):
+    sampler = sampler_of(make_session("alpha"))
+    starts = [
+        np.concatenate([request["start"] for request in sampler.evaluation(0, rows)]) for rows in (2, 2, 4)
+    ]
+    np.testing.assert_array_equal(starts[0], starts[1])
+    np.testing.assert_array_equal(starts[0], starts[2][: len(starts[0])])
+    assert np.any(np.diff(starts[0]) < 0)
+    assert sorted(set(starts[0].tolist())) == sampler.tiles(0, 0)[0].tolist()
 
 
 def test_a_tier_without_trials_gives_no_request(make_session):

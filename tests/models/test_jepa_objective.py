@@ -9,7 +9,10 @@ import pytest
 
 from polarjax.core import Batch, ConfigError
 from polarjax.models import jepa_objective
+from polarjax.models.jepa_head import masked_distance, normalize
+from polarjax.models.jepa_pairs import random_masks
 from polarjax.models.linear_nonlinear import LinearNonlinear
+from polarjax.models.summary_maps import summary_maps
 from polarjax.ops.target_network import target_decay
 from tests.engine.tiny_polar import JEPA as OPTIONS
 from tests.systems.quickly import quickly
@@ -44,6 +47,8 @@ def make_objective(make_model, make_movie):
         ({"mask_ratio": 0.0}, r"mask_ratio is 0.0; allowed are numbers in \(0, 1\]"),
         ({"target_decay": 1.5}, r"target_decay is 1.5; allowed are numbers in \(0, 1\]"),
         ({"target": "teacher"}, "target is 'teacher'; allowed are ema, none, stop_gradient"),
+        ({"deltas": 5}, r"deltas is 5; expected numbers of frames, such as \(5,\)"),
+        ({"sees_gaze": "False"}, "sees_gaze is 'False'; allowed are True and False"),
         ({"deltas": (6,)}, "needs more than 6 frames, but segments have 6"),
     ],
 )
@@ -139,6 +144,30 @@ def test_the_gaze_of_another_example_matters_where_the_predictor_sees_it(make_ob
     assert ("loss_other_gaze" in watched) == sees_gaze
     if sees_gaze:
         assert abs(watched["loss_other_gaze"] - alone) > 1e-5
+
+
+def test_every_delta_has_its_own_context_its_own_interval_of_gaze_and_its_own_predictor(make_objective):
+    deltas = (1, 3)
+    objective, params, state, batch = make_objective(deltas=deltas, target="stop_gradient")
+
+    def expected():
+        last = batch.stimulus.shape[1] - 1
+        frames = (*(last - delta for delta in deltas), last)
+        given = (batch.stimulus, batch.gaze, frames)
+        maps, behavior = objective.module.apply({"params": params, **state}, *given, method=summary_maps)
+        head = {"params": params["jepa"]}
+        targets = [normalize(code) for code in objective.head.apply(head, maps[-1], method="project")]
+        masks = random_masks(KEY, maps[-1], ratio=objective.options.mask_ratio)
+        losses = []
+        for which, delta in enumerate(deltas):
+            action = behavior.code[:, last + 1 - delta :].mean(1)
+            _, predictions = objective.head.apply(head, maps[which], masks, action, which)
+            losses += [masked_distance(*pair) for pair in zip(predictions, targets, masks, strict=True)]
+        return jnp.stack(losses).mean()
+
+    given = (objective, params, state, None, batch, KEY)
+    found = quickly(lambda: jepa_objective.predict_maps(*given).loss)()
+    np.testing.assert_allclose(found, quickly(expected)(), rtol=1e-5)
 
 
 def test_what_is_watched_is_the_mean_over_batches_and_over_levels():

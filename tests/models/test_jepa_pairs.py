@@ -19,12 +19,11 @@ def test_so_many_positions_of_every_example_are_masked(ratio, counts):
         np.testing.assert_array_equal(mask.sum((1, 2)), count)
 
 
-def test_examples_levels_and_keys_have_masks_of_their_own_unless_shared():
+def test_examples_levels_and_keys_have_masks_of_their_own():
     masks = random_masks(jax.random.key(0), MAPS)
     assert np.any(masks[0][0] != masks[0][1])
     assert np.any(masks[0] != random_masks(jax.random.key(1), MAPS)[0])
     np.testing.assert_array_equal(masks[0], random_masks(jax.random.key(0), MAPS)[0])
-    assert random_masks(jax.random.key(0), MAPS, shared=True)[0].shape == (1, 9, 9)
 
 
 def test_every_position_is_masked_about_as_often():

@@ -214,7 +214,7 @@ def test_a_report_that_cannot_be_written_says_where(tiny_workdir):
 def test_the_data_are_closed_after_an_error(tiny_workdir, monkeypatch):
     closed = []
     data = tiny_workdir.data._replace(close=lambda: closed.append(True))
-    monkeypatch.setattr(polarjax.data, "build", lambda section: data)
+    monkeypatch.setattr(polarjax.data, "build", lambda section, whole: data)
     monkeypatch.setattr(evaluate, "predict_sessions", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         evaluate.write_report(tiny_workdir.path)

@@ -19,7 +19,7 @@ from . import tiny_jepa
 @pytest.fixture(scope="module")
 def measured():
     """A run, its system, its data and what is said of it on the test tier, whose last batch is filled up."""
-    data = tiny_jepa.make_data(padded=1)
+    data = tiny_jepa.make_data()
     run, system = tiny_jepa.make_run(tiny_jepa.make_config(), data)
     return run, system, data, self_supervision.measure_run(run, system, data, 2)
 
@@ -50,15 +50,15 @@ def printed(report):
     return stream.getvalue()
 
 
-def test_the_numbers_are_those_of_an_evaluation_of_the_whole_segments_of_the_tier(measured):
+def test_the_numbers_are_those_of_an_evaluation_of_the_tier(measured):
     run, system, data, found = measured
     state = self_supervision.states_of(run, system, data)["trained"]
-    whole = [request for request in data.evaluation(2, 4) if request["counted"].all()]
-    assert len(whole) == 2
+    requests = list(data.evaluation(2, 4))
+    assert len(requests) == 3
     eval_sums = quickly(lambda batch: system.eval_sums(state, batch))
-    batches = [jax.tree.map(jnp.asarray, data.fetch(data.resident, request)) for request in whole]
+    batches = [jax.tree.map(jnp.asarray, data.fetch(data.resident, request)) for request in requests]
     sums = [jax.device_get(eval_sums(batch)) for batch in batches]
-    metrics = system.eval_metrics(jax.tree.map(np.add, *sums))
+    metrics = system.eval_metrics(jax.tree.map(lambda *values: np.sum(values), *sums))
     for name in ("loss", "loss_other_gaze"):
         assert found["trained"][name] == pytest.approx(metrics[f"jepa/{name}"], rel=1e-4)
     excess = metrics["jepa/loss_other_gaze"] - metrics["jepa/loss"]
@@ -83,18 +83,21 @@ def test_the_untrained_model_is_that_of_the_seed_before_the_first_step(measured)
     jax.tree.map(np.testing.assert_array_equal, run.target_params, states["trained"].target_params)
 
 
-def test_batches_are_spaced_over_the_tier_and_those_filled_up_are_the_last_resort():
-    data = tiny_jepa.make_data(padded=1)
-    predicted = 3
+def test_at_most_so_many_batches_are_watched(measured, monkeypatch):
+    run, _, data, _ = measured
+    monkeypatch.setattr(self_supervision, "MOST_BATCHES", 1)
+    seen = []
 
-    def starts(data, rows=4, **options):
-        batches = self_supervision.spaced_batches(data, 2, rows, predicted, **options)
-        return [request["start"].tolist() for request in batches]
+    def watch(resident, request):
+        seen.append(request)
+        return {
+            "batches": np.ones(()),
+            "loss": np.zeros(()),
+            **dict.fromkeys(self_supervision.SPREAD, np.ones(())),
+        }
 
-    assert starts(data) == [[48, 49, 50, 51], [52, 53, 54, 55]]
-    assert starts(data, most=1) == [[48, 49, 50, 51]]
-    filled = data._replace(evaluation=lambda tier, rows: list(data.evaluation(tier, rows))[-1:])
-    assert starts(filled) == [[0, 0, 0, 0]]
+    self_supervision.watch_tier(watch, data, 2, run.config)
+    assert len(seen) == 1
 
 
 def test_a_run_without_self_supervision_and_a_tier_without_segments_have_no_numbers(measured):
@@ -119,7 +122,12 @@ def test_codes_that_are_one_point_raise_the_alarm_in_numbers_page_and_table(meas
     assert collapsed["collapsed"] is True
     assert collapsed["trained"]["deviation"]["mean"] < 1e-3
     report = made_report(jepa=collapsed)
-    assert printed(report).count("ALARM: the codes have collapsed: their deviation is 0.000, below 0.1") == 1
+    assert (
+        printed(report).count(
+            "ALARM: the codes have collapsed: their deviation at level 0 is 0.000, below 0.1"
+        )
+        == 1
+    )
     assert words.headline(report).startswith("No session has units: nothing is said of spikes. ALARM: ")
     page = "".join(self_supervision_page.sections(report, {}))
     assert "<h2>Self-supervision: the codes have collapsed</h2><p>ALARM: " in page
@@ -132,7 +140,10 @@ def test_the_page_has_every_number_beside_that_of_the_untrained_model_and_the_co
         name: [(5, 1.0), (10, 0.5)] for name in ("train/loss_jepa", "jepa/loss", "jepa/rank_1", "other")
     }
     page = "".join(self_supervision_page.sections(made_report(), curves))
-    assert "<td>loss: 0 predicted, 1 by chance</td><td>0.250</td><td>1.125</td><td></td><td></td>" in page
+    assert (
+        "<td>loss: 0 predicted, 1 - √cosine by one code for all</td><td>0.250</td><td>1.125</td><td></td><td></td>"
+        in page
+    )
     assert "<td>.. higher by; 0 where the gaze is of no use</td><td>0.020</td>" in page
     assert "32 at most, 1 collapsed</td><td>5.50</td><td>5.50</td><td>5.50</td><td>5.50</td>" in page
     assert page.count("data:image/png;base64,") == 1

@@ -8,6 +8,7 @@ import pytest
 
 from polarjax.core import ConfigError
 from polarjax.models.jepa_objective import followed
+from polarjax.ops.target_network import target_decay
 from tests.engine import tiny_polar
 from tests.systems.quickly import quickly
 
@@ -49,13 +50,40 @@ def loss_of(weights, batch, **options):
     return state, output, gradients
 
 
-def test_the_total_is_the_weighted_sum_of_all_terms_and_the_slow_copy_moves(batch):
-    state, output, gradients = loss_of(WEIGHTS, batch)
+def test_the_total_is_the_weighted_sum_of_all_terms(batch):
+    _, output, gradients = loss_of(WEIGHTS, batch)
     assert set(output.scalars) == {"loss_poisson", "loss_jepa", "loss_coding_rate"}
     total = sum(weight * output.scalars[f"loss_{name}"] for name, weight in WEIGHTS.items())
     np.testing.assert_allclose(output.loss, total, rtol=1e-5)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-    assert jax.tree.structure(output.target_params) == jax.tree.structure(followed(state.params))
+
+
+def test_the_slow_copy_moves_towards_the_parameters_by_the_share_of_its_step(batch):
+    config = config_of(WEIGHTS)
+    system = tiny_polar.make_system(config)
+    state = State(quickly(system.init)(jax.random.key(0), batch))
+    for drawn, copied in zip(
+        *map(jax.tree.leaves, (followed(state.params), state.target_params)), strict=True
+    ):
+        np.testing.assert_array_equal(drawn, copied)
+    state.target_params = before = jax.tree.map(lambda leaf: leaf + 1, state.target_params)
+    after = quickly(lambda: system.loss(state.params, state, batch, jax.random.key(1)).target_params)()
+    share = 1 - target_decay(config.model.jepa.target_decay, State.step / config.train.num_steps)
+    assert share > 1e-3
+    moved = jax.tree.map(jnp.subtract, after, before)
+    assert jax.tree.structure(after) == jax.tree.structure(followed(state.params))
+    for leaf in jax.tree.leaves(moved):
+        np.testing.assert_allclose(leaf, -share, rtol=1e-3)
+
+
+def test_terms_of_self_supervision_without_its_section_are_named_with_the_remedy():
+    config = config_of(WEIGHTS)
+    with config.ignore_type():
+        config.model.jepa = None
+    with pytest.raises(
+        ConfigError, match="has coding_rate, jepa, .* but config.model.jepa is not set; set it as"
+    ):
+        tiny_polar.make_system(config)
 
 
 def test_without_a_likelihood_the_spikes_are_not_read_and_readouts_get_no_gradient(batch):
@@ -118,3 +146,11 @@ def deviation_after(weights, seed, steps=60):
 def test_codes_collapse_without_teacher_stopped_gradient_and_rate_and_not_with_the_rate(seed):
     assert deviation_after({"jepa": 1.0}, seed) < 0.1
     assert deviation_after({"jepa": 1.0, "coding_rate": 0.3}, seed) > 0.7
+
+
+def test_the_slow_copy_of_given_parameters_is_theirs_and_not_that_of_the_drawn_ones(batch):
+    system = tiny_polar.make_system(config_of(WEIGHTS))
+    variables = quickly(system.init)(jax.random.key(0), batch)
+    given = jax.tree.map(lambda leaf: leaf + 1, variables["params"])
+    measured = quickly(system.measure)({**variables, "params": given}, batch)
+    jax.tree.map(np.testing.assert_array_equal, measured["target"], followed(given))
