@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from polarjax.core import ConfigError, PolarjaxError, closest
-from polarjax.engine import sharding
+from polarjax.engine import blas, sharding
 from polarjax.engine.flags import parse_flags, read_step
 from polarjax.reports import evaluate, table
 
@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
         tier = flags.get("tier", "test")
         if tier not in TIERS:
             raise ConfigError(f"--tier is {tier!r}{closest(tier, TIERS)}")
+        blas.use_one_thread()
         sharding.find_devices()
         report = evaluate.write_report(flags["workdir"], step, TIERS[tier])
     except PolarjaxError as error:

@@ -12,7 +12,7 @@ import jax
 import polarjax.data
 import polarjax.systems
 from polarjax.core import PolarjaxError
-from polarjax.engine import allocator, compilation, config, cpu_flags, interruption, loop, sharding
+from polarjax.engine import allocator, blas, compilation, config, cpu_flags, interruption, loop, sharding
 from polarjax.engine.flags import parse_flags
 from polarjax.reports import evaluate, table
 
@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> None:
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
     _, optim = config.validate(settings)
     allocator.keep_freed_memory()
+    blas.use_one_thread()
     cpu_flags.add_cpu_flags(os.environ)
     sharding.initialize_distributed(flags)
     sharding.use_cores(optim.micro_batches)

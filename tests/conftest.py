@@ -33,9 +33,11 @@ import jaxtyping  # noqa: E402
 
 jaxtyping.install_import_hook("polarjax", "beartype.beartype")
 
+from polarjax.engine.blas import use_one_thread  # noqa: E402
 from polarjax.engine.cpu_flags import add_cpu_flags  # noqa: E402
 
 add_cpu_flags(os.environ)
+use_one_thread()
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
