@@ -38,7 +38,19 @@ def computes(model: Any, n_before: int) -> bool:
     In float32, on a backend that gains from them; the gradient of recurrent dynamics looks two frames back.
     """
     enough = model.dynamics != "recurrent" or n_before >= FRAMES_BEFORE
-    return enough and model.dtype == "float32" and prefers_blocks()
+    return enough and prefers_bands(model)
+
+
+def prefers_bands(model: Any) -> bool:
+    """Whether maps are computed band by band: in float32, on a backend that gains from it."""
+    return model.dtype == "float32" and prefers_blocks()
+
+
+def band_size(height: int, width: int) -> tuple[int, int]:
+    """Returns how many rows of maps are a band, and how many pixels with those that fill up the last vector."""
+    count = -(-height // max(BAND_PIXELS // width, 1))
+    rows = -(-height // count)
+    return rows, -(-rows * width // PIXELS_TOGETHER) * PIXELS_TOGETHER
 
 
 def pool_segments(
@@ -69,10 +81,7 @@ def pool_segments(
     averages, maps = shares if n_scored == 1 else {}, []
     for level, image in enumerate(levels):
         window = weights.windows[level]
-        height, width = window.shape[2:]
-        count = -(-height // max(BAND_PIXELS // width, 1))
-        rows = -(-height // count)
-        n_pixels = -(-rows * width // PIXELS_TOGETHER) * PIXELS_TOGETHER
+        rows, n_pixels = band_size(*window.shape[2:])
         bands, respond = bank.in_bands(image, strides[level], rows, n_pixels)
         windows = _cut_windows(window, rows, n_pixels)
         pool_band = functools.partial(

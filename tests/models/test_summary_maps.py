@@ -9,12 +9,14 @@ import pytest
 
 from polarjax.core import ConfigError
 from polarjax.interop.visioncore import import_model
+from polarjax.models import segment_pass
 from polarjax.models.jepa_head import JepaHead, jepa_terms
 from polarjax.models.jepa_pairs import context_frames
 from polarjax.models.summary_maps import summary_maps
 from polarjax.ops.target_network import ema
 from tests.interop.reference import config_of, state_of
 from tests.models.reference_jepa import REFERENCE, reference_params
+from tests.systems.quickly import quickly
 
 DELTA, LEVELS = 5, 4
 
@@ -46,6 +48,30 @@ def test_pooled_maps_are_the_features_of_the_causal_pass(make_model, make_movie,
             pooled = np.einsum("bhwd,bnhw->bnd", x, np.asarray(window)[np.arange(4) % len(window)])
             np.testing.assert_allclose(pooled, expected["pooled"][:, t, :, level], rtol=2e-4, atol=2e-5)
     assert (behavior is None) == (module.dynamics == "none")
+
+
+@pytest.mark.parametrize(
+    "options", [{"finest_stride": 2, "n_levels": 2}, {"filters": "separable"}], ids=["dense", "separable"]
+)
+def test_bands_give_the_maps_and_gradients_of_the_whole(make_model, make_movie, monkeypatch, options):
+    module, variables = make_model(**options)
+    stimulus, gaze = make_movie(batch=4)
+    monkeypatch.setattr(segment_pass, "BAND_PIXELS", 20)  # several bands, the last of them filled up
+
+    def value_and_slopes():
+        def loss(params):
+            maps, _ = maps_of(module, {**variables, "params": params}, stimulus, gaze, (2, 5))
+            return sum(jnp.square(x).sum() for levels in maps for x in levels), maps
+
+        return quickly(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+    found = []
+    for bands in (True, False):
+        monkeypatch.setattr(segment_pass, "prefers_bands", lambda model, bands=bands: bands)
+        found.append(jax.tree.leaves_with_path(value_and_slopes()))
+    for (path, left), (_, right) in zip(*found, strict=True):
+        floor = 1e-5 * np.abs(right).max()
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=floor, err_msg=jax.tree_util.keystr(path))
 
 
 def test_maps_do_not_see_later_frames(make_model, make_movie):
