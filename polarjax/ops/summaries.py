@@ -23,7 +23,8 @@ def ema_last(
     """
     n_frames = x.shape[0]
     weights = (1 - alpha) * alpha ** jnp.arange(n_frames - 1, -1, -1, dtype=x.dtype)
-    weights = weights / (1 - alpha**n_frames) if bias_correction else weights
+    # Not divided: beside other devices XLA makes of that a product with the inverse, whose last bits are others.
+    weights = weights * (1 / (1 - alpha**n_frames)) if bias_correction else weights
     return jnp.tensordot(weights, x, axes=1, precision=jax.lax.Precision.HIGHEST)
 
 

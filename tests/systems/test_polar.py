@@ -227,9 +227,9 @@ def test_a_model_or_an_argument_that_does_not_exist_is_named(name, kwargs, messa
 
 def test_a_system_or_a_loss_that_does_not_exist_is_named():
     config = config_of()
-    config.loss.weights = ml_collections.ConfigDict({"poisson": 1.0, "jepa": 0.5})
+    config.loss.weights = ml_collections.ConfigDict({"poisson": 1.0, "rank": 0.5})
     with pytest.raises(
-        ConfigError, match=r"must name exactly the loss terms poisson, zero_.*, got \['jepa', 'poisson'\]"
+        ConfigError, match=r"must name exactly the loss terms poisson, zero_.*, got \['poisson', 'rank'\]"
     ):
         systems.build(config, INFO)
     config.system = "pola"
