@@ -1,7 +1,9 @@
 """Models of recordings of macaque V1 (docs/macaque.md); the sessions are named on the command line.
 
 python -m polarjax.data.convert image_counts FILE.npz --recording all --out sessions/macaque
-python compare.py --study studies/macaque_v1.py --config.data.sessions=sessions/macaque
+python compare.py --study studies/macaque_v1.py --config.data.sessions=sessions/macaque/ay4_u006 --workdir DIR
+
+One recording at a time: 400 steps are too few for several at once.
 """
 
 QUESTION = "What explains macaque V1 under images of movies that the model never saw?"
