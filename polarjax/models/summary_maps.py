@@ -82,7 +82,7 @@ def summary_maps(
         turn = rotation[level]
         turned = jax.vmap(pose_weights)(pose_decay, turn) if remembers else None
         summarize = functools.partial(summarize_pixels, options, frames, weights.resting_amplitude[level])
-        maps = compute(model, level, image, jax.checkpoint(summarize), Moves(rows, decay, turn, turned))
+        maps = compute(model, level, image, summarize, Moves(rows, decay, turn, turned))
         levels.append(jnp.moveaxis(maps, (1, 2), (0, -1)))
     return [[maps[i] for maps in levels] for i in range(len(frames))], behavior
 
@@ -192,7 +192,7 @@ def _whole(
     responses = jnp.concatenate(model._filter(level, image.reshape(-1, *image.shape[2:])), axis=-1)
     height, width = responses.shape[1:3]
     flat = jnp.moveaxis(responses, -1, 1).reshape(*image.shape[:2], -1, height * width)
-    maps = jax.vmap(summarize)(moves, flat)
+    maps = jax.vmap(jax.checkpoint(summarize))(moves, flat)
     return maps.reshape(*maps.shape[:3], height, width)
 
 
