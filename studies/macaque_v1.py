@@ -12,6 +12,14 @@ REFERENCE = "polar"
 CONFIG = "configs/macaque_v1.py"
 # The best of the evaluations on the validation movies is kept.
 SAVED = {"train.eval_every": 100, "train.save_every": 100}
+# Amplitudes that remember, and learn how long, over the last 75 ms of an image.
+MEMORY = {
+    "model.kwargs.dynamics": "recurrent",
+    "model.kwargs.pose_memory": False,
+    "data.burn_in": 8,
+    "optim.groups.lambda_fix": {"learning_rate": 1e-2, "weight_decay": 0.0},
+    "optim.groups.lambda_sac": {"learning_rate": 1e-2, "weight_decay": 0.0},
+}
 RUNS = [
     ("polar", CONFIG, SAVED | {"train.floor_steps": 400}),
     ("polar_reference", f"{CONFIG}:reference", SAVED),
@@ -19,4 +27,6 @@ RUNS = [
     ("normalized", CONFIG, SAVED | {"model.kwargs.normalization": True}),
     ("amplitude_only", CONFIG, SAVED | {"model.kwargs.summaries": ("last",)}),
     ("phase_only", CONFIG, SAVED | {"model.kwargs.summaries": ("even", "odd")}),
+    ("original", CONFIG, SAVED | MEMORY | {"model.kwargs.fixation_rate": 10.0}),
+    ("relaxed", CONFIG, SAVED | MEMORY | {"model.kwargs.fixation_rate": 5.0, "model.kwargs.saccade_rate": 20.0}),
 ]
