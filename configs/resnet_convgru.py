@@ -11,6 +11,9 @@ from ml_collections import ConfigDict
 from configs import polar
 
 VARIANTS = ("", "quick", "learned", "learned-quick")
+# Degrees from one place of the last map to the next: a stride of 2 and a pooling by 2 of the virtual V1's 37 pixels a
+# degree. For sessions of another scale, set the bounds and initial_width in degrees.
+PLACE = 4 / 37
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -28,10 +31,10 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.optim.clip_norm = 10.0
     config.optim.warmup_steps = 10 * 1024
-    # widths of the readout: at most 10 pixels, falling to 1.5 in the first half, at the virtual V1's pixels per degree
-    config.optim.bounds.width_deg = (0.001 / 37, 10 / 37, 1.5 / 37, 0.5)
+    # Widths of the readout: at most 10 places of the map that it reads, falling to 1.5 in the first half of the run.
+    config.optim.bounds.width_deg = (0.001 * PLACE, 10 * PLACE, 1.5 * PLACE, 0.5)
     config.loss.weights.feature_l1 = 1e-7
-    config.model.kwargs.initial_width = 10 / 37
+    config.model.kwargs.initial_width = 10 * PLACE
     return make_quick(config) if quick else config
 
 

@@ -89,7 +89,8 @@ class System(NamedTuple):
 
     Attributes:
       init: (rng, batch) -> {'params': .., other Flax collections, 'target': a slowly moving copy where there is one}.
-      loss: (params, state, batch, rng) -> LossOutput; `state` is the whole TrainState before the step.
+      loss: (params, state, batch, rng) -> LossOutput; `state` is the whole TrainState before the step. With `pool`,
+        (params, state, batch, rng, mean of `pool` over the micro-batches of the step).
       predict: (params, model_state, batch) -> log rate [B, n, N] at the last n frames, log spikes/bin.
       eval_sums: (state, batch) -> pytree of sums over the batch, to be added over a split.
       eval_metrics: (sums over the split) -> {name: number}.
@@ -99,6 +100,8 @@ class System(NamedTuple):
       project: (params, share of the run that is done) -> the nearest params that config.optim.bounds allows.
       measure: (variables, batch) -> variables whose other collections are what these params make of the batch; `init`
         has done so for the params that it draws.
+      pool: (state, batch) -> what a loss that is no mean over micro-batches needs of each, as means over its rows; None
+        where there is no such loss. It costs a pass over the micro-batches and one more all-reduce.
     """
 
     init: Callable[..., PyTree]
@@ -110,6 +113,7 @@ class System(NamedTuple):
     constants: Callable[[PyTree], dict[str, Any]]
     project: Callable[[PyTree, Any], PyTree] = lambda params, progress: params
     measure: Callable[[PyTree, Any], PyTree] = lambda variables, batch: variables
+    pool: Callable[..., PyTree] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

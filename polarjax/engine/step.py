@@ -41,7 +41,8 @@ def make_train_step(
     This, and not the mean over B rows, is what a step minimises: a loss may be a ratio, such as a masked mean,
     which no mean over devices would give back. Each micro-batch has its own key and is computed whole on one
     device, so the definition does not know how many devices there are. Scalars are averaged alike, and the model
-    state and the target parameters move by the mean of the K changes that the micro-batches make to them.
+    state and the target parameters move by the mean of the K changes that the micro-batches make to them. A loss of
+    all rows together is given the mean of `system.pool` over the micro-batches, from a pass of its own before.
 
     A step whose loss, gradient or result is not finite changes nothing but the step counter; the scalar
     'finite' tells. The other scalars are 'clipped' (1 where the gradient was scaled down) and metrics by name.
@@ -50,22 +51,35 @@ def make_train_step(
       deterministic: whether the last bits do not know the number of devices either; see `sum_micro_batches`.
     """
 
-    def micro_batch(state: TrainState, resident: PyTree, rows: PyTree, key: Array):
+    def micro_batch(state: TrainState, resident: PyTree, rows: PyTree, key: Array, pooled: tuple[PyTree, ...]):
         batch = fetch(resident, rows)
 
         def objective(params):
-            output = system.loss(optimizer.hold(params), state, batch, key)
+            output = system.loss(optimizer.hold(params), state, batch, key, *pooled)
             return output.loss, output
 
         gradients, output = jax.grad(objective, has_aux=True)(state.params)
         change = jax.tree.map(jnp.subtract, (output.model_state, output.target_params), _followers(state))
         return output.loss, output.scalars, gradients, change
 
+    def pool_all(state: TrainState, resident: PyTree, request: PyTree) -> tuple[PyTree, ...]:
+        if system.pool is None:
+            return ()
+        pool = system.pool
+
+        def part(rows, index, count):
+            del index, count
+            return pool(state, fetch(resident, rows))
+
+        sums, count = sum_micro_batches(part, request, deterministic=deterministic)
+        return (jax.tree.map(lambda total: total / count, sums),)
+
     def train_step(state: TrainState, resident: PyTree, request: PyTree):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        pooled = pool_all(state, resident, request)
 
         def numbered(rows, index, count):
-            return micro_batch(state, resident, rows, jax.random.split(key, count)[index])
+            return micro_batch(state, resident, rows, jax.random.split(key, count)[index], pooled)
 
         sums, count = sum_micro_batches(numbered, request, deterministic=deterministic)
         loss, scalars, gradients, change = jax.tree.map(lambda total: total / count, sums)

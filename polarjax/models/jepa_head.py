@@ -20,7 +20,7 @@ from polarjax.core import ConfigError, PyTree, closest
 from polarjax.ops.coding_rate import unit_rows
 from polarjax.ops.collapse import diagnose, thin_rows
 from polarjax.ops.convolution import correlate
-from polarjax.ops.spread import PENALTIES
+from polarjax.ops.spread import PENALTIES, POOLED
 
 SHORTEST_CODE = 1e-6
 PENALISED_ROWS = 4096
@@ -215,9 +215,42 @@ def spread_penalty(name: str, codes: Levels, key: Array) -> Float[Array, ""]:
     """
     if name not in PENALTIES:
         raise ConfigError(f"The penalty against collapse is {name!r}{closest(name, PENALTIES)}.")
-    keys = jax.random.split(key, len(codes))
+    return jnp.stack([PENALTIES[name](*given) for given in _penalised(codes, key)]).mean()
+
+
+def spread_means(name: str, codes: Levels, key: Array) -> list[PyTree]:
+    """Returns what the penalty of a whole batch needs of a part: means over its rows, for every level.
+
+    The key has to be the same for all parts.
+    """
+    return [POOLED[name].means(*given) for given in _penalised(codes, key)]
+
+
+def pooled_penalty(
+    name: str, codes: Levels, key: Array, whole: list[PyTree], n_parts: int
+) -> Float[Array, ""]:
+    """Returns `spread_penalty` of a whole batch, with the gradient of one of its parts.
+
+        P(M + m - stop_gradient(m)),   M = 1/K sum_k m_k
+
+    has the value P(M), and the mean over parts of its gradients is the gradient of P(M).
+
+    Args:
+      codes, key: of this part, as `spread_means` was given them.
+      whole: the mean over parts of `spread_means`, M.
+      n_parts: K, each with as many codes.
+    """
+    penalties = []
+    for (rows, level_key), means in zip(_penalised(codes, key), whole, strict=True):
+        mine = POOLED[name].means(rows, level_key)
+        here = jax.tree.map(lambda total, part: total + (part - jax.lax.stop_gradient(part)), means, mine)
+        penalties.append(POOLED[name].penalty(here, n_parts * len(rows)))
+    return jnp.stack(penalties).mean()
+
+
+def _penalised(codes: Levels, key: Array) -> list[tuple[Float[Array, "n K"], Array]]:
     rows = [thin_rows(code.reshape(-1, code.shape[-1]), PENALISED_ROWS) for code in codes]
-    return jnp.stack([PENALTIES[name](*given) for given in zip(rows, keys, strict=True)]).mean()
+    return list(zip(rows, jax.random.split(key, len(codes)), strict=True))
 
 
 def watch(name: str, codes: Levels) -> dict[str, Float[Array, ""]]:

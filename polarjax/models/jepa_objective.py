@@ -16,7 +16,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.core import READOUT, Batch, ConfigError, PyTree, closest
-from polarjax.models.jepa_head import JepaHead, JepaTerms, Levels, jepa_terms, spread_penalty, watch
+from polarjax.models.jepa_head import (
+    JepaHead,
+    JepaTerms,
+    Levels,
+    jepa_terms,
+    pooled_penalty,
+    spread_means,
+    spread_penalty,
+    watch,
+)
 from polarjax.models.jepa_pairs import context_frames, interval_action, random_masks
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.models.summary_maps import summary_maps
@@ -171,9 +180,29 @@ def predict_maps(
     return _compare(objective, params, target_params, seen, key)
 
 
-def penalise(names: tuple[str, ...], codes: Levels, key: Array) -> dict[str, Float[Array, ""]]:
-    """Returns those penalties of `ops.spread` that are named."""
-    return {name: spread_penalty(name, codes, key) for name in names}
+def penalise(
+    names: tuple[str, ...], codes: Levels, step: Any, whole: PyTree, n_parts: int
+) -> dict[str, Float[Array, ""]]:
+    """Returns those penalties of `ops.spread` that are named.
+
+    Args:
+      codes: of the contexts.
+      step: of the run; it draws what is random in a penalty.
+      whole: the mean of `code_means` over the parts of a batch, to penalise all its codes; None: these codes alone.
+      n_parts: how many parts there are.
+    """
+    key = _directions(step)
+    if whole is None:
+        return {name: spread_penalty(name, codes, key) for name in names}
+    return {name: pooled_penalty(name, codes, key, whole[name], n_parts) for name in names}
+
+
+def code_means(objective: Objective, names: tuple[str, ...], state: Any, batch: Batch) -> PyTree:
+    """Returns what the named penalties need to know of the codes of a part of a batch; see `penalise`."""
+    variables, contexts = {"params": state.params, **state.model_state}, objective.contexts[-1:]
+    (maps,), _ = _maps(objective, variables, batch, contexts)
+    codes: Any = objective.head.apply({"params": state.params[JEPA]}, maps, method="project")
+    return {name: spread_means(name, codes, _directions(state.step)) for name in names}
 
 
 def watch_codes(objective: Objective, state: Any, batch: Batch) -> dict[str, Array]:
@@ -204,6 +233,11 @@ def mean_watched(sums: dict[str, Any]) -> dict[str, float]:
             by_level.setdefault(kind, []).append(value)
     numbers |= {name: float(np.mean(values)) for name, values in by_level.items()}
     return {f"jepa/{name}": value for name, value in numbers.items()}
+
+
+def _directions(step: Any) -> Array:
+    """Returns the key of all parts of a step."""
+    return jax.random.fold_in(jax.random.key(0), step)
 
 
 def _maps(objective: Objective, variables: PyTree, batch: Batch, frames: tuple[int, ...]) -> Any:

@@ -10,21 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polarjax.core import ConfigError, closest
 from polarjax.models.readout import UNIT_SOFTPLUS, softplus_log_rate
 from polarjax.models.silence import INITIAL_LOGIT
 from polarjax.models.silence import NAME as SILENCE
 from polarjax.ops.laplacian_pyramid import downsample
 
+LINKS = ("softplus", "exp")
+
 
 class LinearNonlinear(nn.Module):
-    """One spatio-temporal filter of low rank a unit on the blurred, halved frames, then a softplus.
+    """One spatio-temporal filter of low rank a unit on the blurred, halved frames, then a softplus or exp.
 
-        rate = mean rate * softplus(bias + sum_r sum_lag f_r(lag) sum_xy g_r(x, y) stimulus(t - lag, x, y))
+        drive = bias + sum_r sum_lag f_r(lag) sum_xy g_r(x, y) stimulus(t - lag, x, y)
+        rate = mean rate * softplus(drive), or exp(drive)
 
     Attributes:
       n_units, frame_shape, initial_rate: as in `PolarV1`.
       n_lags: K, frames that the filters see.
       rank: number of pairs of a spatial and a temporal filter.
+      link: 'softplus' or 'exp', as in `PolarV1`.
       zero_inflated: as in `PolarV1`.
 
     Source: the linear-nonlinear-Poisson cascade, Chichilnisky (2001).
@@ -35,10 +40,17 @@ class LinearNonlinear(nn.Module):
     initial_rate: tuple = ()
     n_lags: int = 9
     rank: int = 2
+    link: str = "softplus"
     zero_inflated: bool = False
 
     def setup(self) -> None:
-        """Creates the filters, [S, N, R, ..] each."""
+        """Creates the filters, [S, N, R, ..] each.
+
+        Raises:
+          ConfigError: there is no such link.
+        """
+        if self.link not in LINKS:
+            raise ConfigError(f"config.model.kwargs.link is {self.link!r}{closest(str(self.link), LINKS)}.")
         units = (len(self.n_units), max(self.n_units))
         side = [-(-size // 2) for size in self.frame_shape[:2]]
         n_inputs = side[0] * side[1] * self.frame_shape[2]
@@ -50,7 +62,9 @@ class LinearNonlinear(nn.Module):
         self.temporal = self.param(
             "temporal", lambda rng: {"kernel": spread(rng, (*units, self.rank, self.n_lags))}
         )
-        self.bias = self.param("bias", nn.initializers.constant(UNIT_SOFTPLUS), units)
+        rate = jnp.broadcast_to(jnp.asarray(self.initial_rate or 1.0, jnp.float32), units)
+        bias = jnp.log(rate) if self.link == "exp" else jnp.full(units, UNIT_SOFTPLUS)
+        self.bias = self.param("bias", lambda _: bias)
         if self.zero_inflated:
             self.silence_logit = self.param(SILENCE, nn.initializers.constant(INITIAL_LOGIT), units)
 
@@ -99,5 +113,6 @@ class LinearNonlinear(nn.Module):
         drive_in_time = jnp.moveaxis(summed + self.bias[None, :, None], 2, 0).reshape(
             n_frames, batch, n_units
         )
-        log_rate = jnp.moveaxis(softplus_log_rate(drive_in_time, self.initial_rate), 0, 1)
-        return drive[:, n_frames:], log_rate, {}
+        exponential = self.link == "exp"
+        log_rate = drive_in_time if exponential else softplus_log_rate(drive_in_time, self.initial_rate)
+        return drive[:, n_frames:], jnp.moveaxis(log_rate, 0, 1), {}

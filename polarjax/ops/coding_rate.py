@@ -1,10 +1,7 @@
 """The coding rate of a batch of codes: how much volume they span. It is maximised against collapse.
 
-A step of the engine is the mean of K losses, each of a micro-batch that is computed whole on one device
-(`engine.step.make_train_step`). A rate in a loss is therefore the rate of a micro-batch, all its n rows, however many
-devices there are: no moments are summed over devices, and the result does not know their number. logdet is concave,
-so the mean of the K rates is at most the rate of all rows together; K = 1 makes them the same. Between runs that are
-to be compared K and n stay as they are.
+logdet is concave: the mean of the rates of parts of a batch is at most the rate of all its rows. Where the rows lie on
+several devices, their moments are averaged and `rate_of_moments` is the rate of them all; see `ops.spread.POOLED`.
 """
 
 from __future__ import annotations
@@ -62,8 +59,23 @@ def coding_rate(
     n, d = z.shape
     rows, scale = z.T if n >= d else z, 1 + ridge
     gram = jnp.matmul(rows, rows.T, precision="highest") * (alpha / (n * scale))
+    return d * math.log(scale) + log_volume(gram)
+
+
+def rate_of_moments(
+    mean: Float[Array, " d"], second: Float[Array, "d d"], *, alpha: float = 1.0
+) -> Float[Array, ""]:
+    """Returns `coding_rate` of rows of length sqrt(d) from their mean m and second moment S = Z^T Z/n.
+
+    logdet(I + alpha (S - m m^T)): the covariance is that of all rows, however many places their moments come from.
+    """
+    return log_volume(alpha * (second - mean[:, None] * mean[None]))
+
+
+def log_volume(gram: Float[Array, "d d"]) -> Float[Array, ""]:
+    """Returns logdet(I + G) of a symmetric, positive semi-definite G, by Cholesky."""
     factor = jnp.linalg.cholesky(gram + jnp.eye(len(gram), dtype=gram.dtype))
-    return d * math.log(scale) + 2 * jnp.log(jnp.diagonal(factor)).sum()
+    return 2 * jnp.log(jnp.diagonal(factor)).sum()
 
 
 def floored_rate(

@@ -40,6 +40,7 @@ def build(config: Any, info: DataInfo) -> System:
     limits = bounds.read_bounds(module, dict(config.optim.bounds))
     null_rate = padded(info, [session.mean_count for session in info.sessions])
     spread = tuple(name for name in jepa_objective.PENALTIES if name in weights.full)
+    n_parts = config.optim.micro_batches
 
     def init(rng: Array, batch: Batch) -> PyTree:
         variables = module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1])
@@ -75,8 +76,11 @@ def build(config: Any, info: DataInfo) -> System:
         name = ZERO_INFLATED if module.zero_inflated else POISSON
         return {name: losses.session_mean_nll(log_rate, batch, n_units, silent)}
 
-    def loss(params: PyTree, state: Any, batch: Batch, rng: Array) -> LossOutput:
-        dropout, masking, slicing = jax.random.split(rng, 3)
+    def pool(state: Any, batch: Batch) -> PyTree:
+        return jepa_objective.code_means(objective, spread, state, batch)
+
+    def loss(params: PyTree, state: Any, batch: Batch, rng: Array, pooled: PyTree = None) -> LossOutput:
+        dropout, masking = jax.random.split(rng)
         terms, target = regularisers.regularise(module, params, weights.full), state.target_params
         if not weights.full.keys().isdisjoint(LIKELIHOODS):
             terms |= likelihood(params, state, batch, dropout)
@@ -85,7 +89,7 @@ def build(config: Any, info: DataInfo) -> System:
             predicted = jepa_objective.predict_maps(objective, *given)
             terms |= {
                 jepa_objective.JEPA: predicted.loss,
-                **jepa_objective.penalise(spread, predicted.codes, slicing),
+                **jepa_objective.penalise(spread, predicted.codes, state.step, pooled, n_parts),
             }
             progress = state.step / weights.num_steps
             target = jepa_objective.move_target(objective, target, params, progress)
@@ -122,8 +126,8 @@ def build(config: Any, info: DataInfo) -> System:
     def project(params: PyTree, progress: Any) -> PyTree:
         return bounds.project(module, params, limits, progress)
 
-    group = param_group(config.model.name)
-    return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project, measure)
+    group, pooled = param_group(config.model.name), pool if spread and n_parts > 1 else None
+    return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project, measure, pooled)
 
 
 def floor(config: Any) -> ml_collections.ConfigDict | None:

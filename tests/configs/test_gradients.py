@@ -1,5 +1,6 @@
 """Every parameter of every config gets a gradient, and belongs to one group of the optimizer."""
 
+import collections
 import functools
 
 import jax
@@ -11,9 +12,26 @@ from polarjax import systems
 from polarjax.core import Batch
 from polarjax.engine import config
 from polarjax.engine.optim import label_parameters
-from tests.configs.test_configs import CONFIGS, INFO, SMALL_MODELS, SMALL_POLAR
+from polarjax.models.constants import PLACES
+from tests.configs.test_configs import CONFIGS, INFO, RESNET, ROOT, SMALL_MODELS, SMALL_POLAR, load
 
 BURN_IN, PREDICTED = 4, 4
+# Three stages, each as small as it goes.
+SMALL_LEARNED = {"channels": "(2,2,2)", "kernel_sizes": "(3,3,3)", "reductions": "(1,1,1)", "hidden": "2"}
+SILENT = {
+    "model.kwargs.zero_inflated": "True",
+    "loss.weights.poisson": "0.0",
+    "loss.weights.zero_inflated_poisson": "1.0",
+}
+POLAR, JEPA, MACAQUE = (ROOT / "configs" / f"{name}.py" for name in ("polar", "polar_jepa", "macaque_v1"))
+FORMS = [
+    *((path, "", {}) for path in CONFIGS),
+    (POLAR, "quick", {}),
+    (POLAR, "quick", SILENT),
+    (JEPA, "quick", {}),
+    (RESNET, "learned", {}),
+    *((MACAQUE, variant, {}) for variant in ("reference", "resnet_convgru")),
+]
 quickly = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 )
@@ -31,15 +49,17 @@ class State:
         }
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_parameter_gets_a_gradient_and_is_in_one_group(path):
-    small = SMALL_MODELS.get(path.stem, SMALL_POLAR)
-    flag = f"{path}:quick" if path.stem != "macaque_v1" else str(path)
-    there = config.load(flag, {})
+@pytest.mark.parametrize(
+    ("path", "variant", "options"), FORMS, ids=lambda part: getattr(part, "stem", str(part) or "full")
+)
+def test_every_parameter_gets_a_gradient_and_is_in_one_group(path, variant, options):
+    there = load(path, variant)
+    small = SMALL_MODELS.get(there.model.name, SMALL_POLAR) if variant != "learned" else SMALL_LEARNED
     values = {f"model.kwargs.{name}": text for name, text in small.items() if name in there.model.kwargs}
+    values |= options
     if there.data.burn_in:
         values |= {"data.burn_in": str(BURN_IN), "data.predicted": str(PREDICTED)}
-    settings = config.load(flag, values)
+    settings = config.load(f"{path}:{variant}" if variant else str(path), values)
     system = systems.build(settings, INFO)
     random = np.random.default_rng(0)
     predicted = 1 if settings.data.burn_in == 0 else PREDICTED
@@ -62,6 +82,12 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(path):
     largest = jax.tree.map(lambda *leaves: max(float(jnp.abs(leaf).max()) for leaf in leaves), *gradients)
     labels = label_parameters(system.param_group, params)
     assert set(jax.tree.leaves(labels)) <= set(settings.optim.groups)
+    # A time constant is a group of its own, and what belongs to units is in none but the readout's.
+    counts = collections.Counter(jax.tree.leaves(labels))
+    assert {counts[name] for name in PLACES if name in counts} <= {1}
+    of_units = (len(INFO.sessions), INFO.max_units)
+    of_readout = [leaf.shape[:2] == of_units for leaf in jax.tree.leaves(params)]
+    assert of_readout == [label == "readout" for label in jax.tree.leaves(labels)]
     # Readouts that are not trained, without a likelihood, need no gradient.
     silent = {"readout"} if settings.optim.groups.readout is None else set()
     places = zip(jax.tree.leaves_with_path(largest), jax.tree.leaves(labels), strict=True)

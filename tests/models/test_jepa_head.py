@@ -11,9 +11,12 @@ from polarjax.models.jepa_head import (
     jepa_terms,
     masked_distance,
     normalize,
+    pooled_penalty,
+    spread_means,
     spread_penalty,
     watch,
 )
+from polarjax.ops.spread import PENALTIES
 from polarjax.ops.target_network import ema
 from tests.models.reference_jepa import REFERENCE, reference_params
 
@@ -230,6 +233,24 @@ def test_a_penalty_is_the_mean_over_levels_and_larger_for_collapsed_codes(name):
     levels = [spread_penalty(name, [x], k) for x, k in zip(maps(), jax.random.split(key, 3), strict=True)]
     if name != "sliced_gaussian":
         np.testing.assert_allclose(spread, np.mean(levels), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_parts_of_a_batch_have_the_penalty_of_all_of_it_and_their_gradients_add_up_to_its_own(name):
+    codes, key = maps(), jax.random.key(0)
+    parts = [[x[:1] for x in codes], [x[1:] for x in codes]]
+    means = [spread_means(name, part, key) for part in parts]
+    whole = jax.tree.map(lambda *leaves: sum(leaves) / 2, *means)
+    values, gradients = [], []
+    for part in parts:
+        of_part = jax.value_and_grad(lambda part: pooled_penalty(name, part, key, whole, 2))(part)
+        values.append(of_part[0])
+        gradients.append(of_part[1])
+    expected, slopes = jax.value_and_grad(lambda codes: spread_penalty(name, codes, key))(codes)
+    np.testing.assert_allclose(values, [expected] * 2, rtol=2e-5)
+    for level, slope in enumerate(slopes):
+        found = np.concatenate([gradient[level] for gradient in gradients]) / 2
+        np.testing.assert_allclose(found, slope, rtol=1e-3, atol=2e-5 * np.abs(slope).max())
 
 
 def test_an_unknown_penalty_is_named():

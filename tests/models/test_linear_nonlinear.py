@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from polarjax.core import ConfigError
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.readout import LOG_RATE_FLOOR
 from polarjax.ops.laplacian_pyramid import downsample
@@ -46,6 +47,23 @@ def test_the_rate_is_the_softplus_of_the_filtered_frames(model):
     np.testing.assert_allclose(
         advance(model, stimulus)[1], np.log(rates + LOG_RATE_FLOOR), rtol=1e-4, atol=1e-5
     )
+
+
+def test_with_the_exponential_link_the_rate_is_exp_of_the_drive_and_starts_at_the_mean_rate(model):
+    module, variables, stimulus = model
+    _, soft = advance(model, stimulus)
+    mean = np.log(np.array([0.5, 2.0, 0.5, 2.0]))[:, None, None]
+    drive = np.log(np.expm1(np.exp(soft - mean)))
+    exponential = module.clone(link="exp")
+    np.testing.assert_allclose(advance((exponential, variables, None), stimulus)[1], drive, rtol=1e-3, atol=1e-3)
+    start = exponential.init(jax.random.key(0), stimulus[:, :1])["params"]["bias"]
+    np.testing.assert_allclose(start, np.log([[0.5] * 3, [2.0] * 3]), rtol=1e-6)
+
+
+def test_an_unknown_link_is_refused():
+    module = LinearNonlinear(n_units=(1,), frame_shape=(4, 4, 1), link="relu")
+    with pytest.raises(ConfigError, match="link is 'relu'; allowed are exp, softplus"):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 1, 4, 4, 1)))
 
 
 def test_a_movie_in_parts_with_the_memory_handed_on_is_the_movie_in_one(model):

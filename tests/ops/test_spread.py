@@ -94,3 +94,21 @@ def test_a_step_down_the_gradient_spreads_codes_that_are_close_together(name):
     gradient = jax.grad(spread.PENALTIES[name])(z, KEY)
     moved = z - 0.05 * gradient / jnp.abs(gradient).max()
     assert coding_rate(moved, normalized=False) > coding_rate(z, normalized=False)
+
+
+@pytest.mark.parametrize("n", [48, 4])
+@pytest.mark.parametrize("name", spread.PENALTIES)
+def test_means_over_parts_of_the_rows_give_the_penalty_of_them_all_and_its_gradient(name, n):
+    def whole(z):
+        return spread.PENALTIES[name](z, KEY)
+
+    def pooled(z):
+        parts = [spread.POOLED[name].means(part, KEY) for part in jnp.split(z, 2)]
+        mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *parts)
+        return spread.POOLED[name].penalty(mean, n)
+
+    z = codes(n, scale=0.7)
+    (value, gradient), (expected, slope) = (jax.jit(jax.value_and_grad(f))(z) for f in (pooled, whole))
+    np.testing.assert_allclose(value, expected, rtol=2e-5)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-5 * np.abs(slope).max())
+    assert np.isfinite(jax.grad(pooled)(jnp.full((n, 6), 3.0))).all()
