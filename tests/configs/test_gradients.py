@@ -13,6 +13,7 @@ from polarjax.core import Batch
 from polarjax.engine import config
 from polarjax.engine.optim import label_parameters
 from polarjax.models.constants import PLACES
+from polarjax.models.residual_options import FRONTEND_TAPS
 from tests.configs.test_configs import CONFIGS, INFO, RESNET, ROOT, SMALL_MODELS, SMALL_POLAR, load
 
 BURN_IN, PREDICTED = 4, 4
@@ -58,12 +59,13 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(path, variant, opti
     values = {f"model.kwargs.{name}": text for name, text in small.items() if name in there.model.kwargs}
     values |= options
     if there.data.burn_in:
-        values |= {"data.burn_in": str(BURN_IN), "data.predicted": str(PREDICTED)}
+        before = FRONTEND_TAPS if variant == "learned" else BURN_IN
+        values |= {"data.burn_in": str(before), "data.predicted": str(PREDICTED)}
     settings = config.load(f"{path}:{variant}" if variant else str(path), values)
     system = systems.build(settings, INFO)
     random = np.random.default_rng(0)
     predicted = 1 if settings.data.burn_in == 0 else PREDICTED
-    frames, bins = (1 if predicted == 1 else BURN_IN + PREDICTED), (2, predicted, INFO.max_units)
+    frames, bins = settings.data.burn_in + predicted, (2, predicted, INFO.max_units)
     arrays = [
         random.uniform(-0.5, 0.5, (2, frames, 51, 51, 1)),
         random.normal(0, 1, (2, frames, 2)).cumsum(1),
