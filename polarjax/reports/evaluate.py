@@ -18,6 +18,7 @@ from polarjax import data as data_module
 from polarjax import systems
 from polarjax.core import FORMAT_VERSION, CheckpointError, Data, DataError, DataInfo, System
 from polarjax.engine.history import METRICS, read_curves
+from polarjax.engine.workdir import flat_config
 from polarjax.reports import layout, numbers, self_supervision
 from polarjax.reports.predictions import SessionPrediction, predict_sessions
 from polarjax.reports.runs import Run, open_run
@@ -135,6 +136,7 @@ def _report(
         "tier": numbers.TIER_NAMES[tier],
         **numbers.summarize(rows),
         "linear_nonlinear": _linear_nonlinear(run, tier),
+        "dynamics": flat_config(run.config.to_dict()).get("model.kwargs.dynamics"),  # None: the model has none
         "constants": constants,
         "constants_start": run.source["constants"]
         if run.source

@@ -39,7 +39,7 @@ def report_page(
         _saccades(predictions, run.info.rate_hz) if rows else "",
         *_learned(run, predictions, bool(rows)),
         *self_supervision_page.sections(report, curves),
-        *_training(curves),
+        *_training(curves, framewise=report["dynamics"] == words.FRAMEWISE),
         _sessions(report) if rows else "",
         _left_out(report),
     ]
@@ -138,12 +138,12 @@ def _learned(run, predictions, recorded):
     )
 
 
-def _training(curves):
+def _training(curves, *, framewise):
     constants = {
         name.split("/")[-1]: points for name, points in curves.items() if name.startswith("temporal/tau")
     }
     groups = {
-        "amplitude memory (ms)": {
+        "1/rate of relaxation, no memory (ms)" if framewise else "amplitude memory (ms)": {
             name: constants[name] for name in ("tau_fix_ms", "tau_sac_ms") if name in constants
         },
         "summary memory (ms)": {

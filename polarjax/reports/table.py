@@ -35,7 +35,7 @@ def print_table(report: Mapping[str, Any], console: Console | None = None) -> No
     for sentence in words.self_supervision(report):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     for name, start, value, memory in words.constants(report):
-        console.print(f"{name}: {value}, a memory of {memory} (at the start {start})", highlight=False)
+        console.print(f"{name}: {value}, memory {memory} (at the start {start})", highlight=False)
 
 
 def _print_rows(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

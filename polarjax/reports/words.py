@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Report = Mapping[str, Any]
+FRAMEWISE = "framewise"  # config.model.kwargs.dynamics with which no amplitude depends on the frame before
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -23,12 +24,6 @@ def checkpoint(report: Report) -> str:
     chosen_by = report["checkpoint_chosen_by"]
     why = {"step": "", "latest": ", the latest"}.get(chosen_by, f", best {chosen_by}")
     return f"checkpoint {report['checkpoint_step']}{why}"
-
-
-def time_constant(report: Report, name: str) -> float | None:
-    """The constant whose name ends so, such as 'tau_fix_ms'; None for a model without it."""
-    found = [value for key, value in report["constants"].items() if key.split("/")[-1] == name]
-    return found[0] if found else None
 
 
 def headline(report: Report) -> str:
@@ -90,10 +85,19 @@ def alarm(found: Mapping[str, Any]) -> list[str]:
 
 
 def _remembered(report: Report) -> str:
-    fixation, saccade = (time_constant(report, name) for name in ("tau_fix_ms", "tau_sac_ms"))
-    if fixation is None or saccade is None:
+    """How long amplitudes remember, or how fast they relax where 1/lambda is no memory; of the constants there are."""
+    found = {key.split("/")[-1]: value for key, value in report["constants"].items()}
+    framewise = report["dynamics"] == FRAMEWISE
+    numbers = [
+        (f"{found[f'lambda_{which}']:.3g}/s" if framewise else f"{found[f'tau_{which}_ms']:.0f} ms") + where
+        for which, where in (("fix", " in fixation"), ("sac", " in saccades"))
+        if f"lambda_{which}" in found
+    ]
+    if not numbers:
         return ""
-    return f"Amplitude memory: {fixation:.0f} ms in fixation, {saccade:.0f} ms in saccades."
+    if framewise:
+        return f"Amplitudes remember no frame before; within a frame they relax at {', '.join(numbers)}."
+    return f"Amplitude memory: {', '.join(numbers)}."
 
 
 def tested(report: Report) -> str:
@@ -128,7 +132,10 @@ def comparison(report: Report) -> list[tuple[str, str, str, str, str]]:
 
 
 def constants(report: Report) -> list[tuple[str, str, str, str]]:
-    """Rows (constant, start, value with unit, memory in ms) of the constants that the model has."""
+    """Rows (constant, start, value with unit, memory) of the constants that the model has.
+
+    The memory is in ms, or 'none' for the rates of a model whose amplitudes are those of single frames.
+    """
     found, starts = (
         {key.split("/")[-1]: value for key, value in report[name].items()}
         for name in ("constants", "constants_start")
@@ -144,7 +151,9 @@ def constants(report: Report) -> list[tuple[str, str, str, str]]:
             words,
             f"{starts[name]:.3g}{unit}" if name in starts else "–",
             f"{found[name]:.3g}{unit}",
-            f"{found['tau_' + name.split('_')[1] + '_ms']:.0f} ms",
+            "none"
+            if report["dynamics"] == FRAMEWISE and name.startswith("lambda")
+            else f"{found['tau_' + name.split('_')[1] + '_ms']:.0f} ms",
         )
         for name, (words, unit) in kinds.items()
         if name in found

@@ -167,7 +167,7 @@ def test_the_printed_table_names_model_floor_and_ceiling(written):
     for name in ("model", "linear-nonlinear", "oracle"):
         assert name in text
     assert f"{report['bits_per_spike']['mean']:.3f}" in text
-    assert "relaxation in fixation: 9.6/s, a memory of 104 ms (at the start –)" in text
+    assert "relaxation in fixation: 9.6/s, memory 104 ms (at the start –)" in text
 
 
 def test_a_work_directory_that_is_missing_or_empty_is_named(tmp_path):

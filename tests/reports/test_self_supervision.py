@@ -40,7 +40,8 @@ def made_report(deviation=0.8, excess=0.02, **changes):
     }
     report = {"tier": "test", "units": 0, "checkpoint_step": 4, "checkpoint_chosen_by": "latest"}
     bits = {"mean": None, "median": None, "interval": None}
-    report |= {"bits_per_spike": bits, "units_left_out": [], "constants": {}, "constants_start": {}}
+    constants = {"dynamics": None, "constants": {}, "constants_start": {}}
+    report |= {"bits_per_spike": bits, "units_left_out": [], **constants}
     return report | {"jepa": found} | changes
 
 
