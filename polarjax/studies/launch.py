@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,11 +17,16 @@ from polarjax.core import CheckpointError, PolarjaxError
 from polarjax.engine import archive
 from polarjax.engine.interruption import Interrupted, hand_on_signals
 from polarjax.engine.storage import storage_errors
-from polarjax.engine.workdir import FREE, flat_config
+from polarjax.engine.workdir import flat_config
 from polarjax.reports.evaluate import report_folder
 
 ATTEMPTS, OUTPUT, ERRORS = "attempts.jsonl", "train.log", "errors.log"
 SHOWN_LINES = 6
+HARMLESS = (
+    "train.log_every",
+    "train.watchdog_minutes",
+)  # the other intervals choose which checkpoint is the best
+LEASH = Path(__file__).with_name("leash.py")
 
 
 class RunFailed(PolarjaxError):
@@ -30,7 +37,8 @@ def train_run(train: Path, config: str, overrides: Mapping[str, str], folder: Pa
     """Trains a run to its end in a process of its own, or continues it.
 
     Signals are handed on as SIGTERM, which makes the run save. It prints into `train.log` and `errors.log` of its
-    folder; `attempts.jsonl` gets a line with its wall-clock and its exit code.
+    folder; `attempts.jsonl` gets a line with its wall-clock and its exit code. Where this process is killed, the run is
+    told to save and leave (on Linux).
 
     Args:
       train: train.py.
@@ -43,7 +51,8 @@ def train_run(train: Path, config: str, overrides: Mapping[str, str], folder: Pa
       RunFailed: any other end but 0, with the last lines that it printed.
     """
     flags = [f"--config.{name}={value}" for name, value in overrides.items()]
-    command = [sys.executable, str(train), f"--config={config}", f"--workdir={folder}", *flags]
+    run = [sys.executable, str(train), f"--config={config}", f"--workdir={folder}", *flags]
+    command = [sys.executable, str(LEASH), str(os.getpid()), *run]
     begin, started = time.monotonic(), []
 
     def stop():
@@ -66,7 +75,7 @@ def train_run(train: Path, config: str, overrides: Mapping[str, str], folder: Pa
             f"stopped while {folder} was trained, which is saved; to continue, run the same line again"
         )
     if code:
-        raise RunFailed(f"exit code {code}: {_last_lines(folder / ERRORS) or f'see {folder / OUTPUT}'}")
+        raise RunFailed(f"{_ending(code)}: {_last_lines(folder / ERRORS) or f'see {folder / OUTPUT}'}")
 
 
 def wall_clock_seconds(folder: Path) -> float:
@@ -78,23 +87,53 @@ def finished_report(folder: Path, settings: Any) -> Path | None:
     """Folder of the report of a run that has nothing left to do: trained to its end, its best checkpoint evaluated.
 
     Its end is its last step, or an earlier one at which train.py ended with code 0 by itself. None where steps or the
-    report are missing, and where the folder holds a run of another config, which train.py
-    refuses in its own words.
+    report are missing, and where the folder holds a run of another config.
     """
-    saved = folder / "config.json"
     ended = [attempt["exit_code"] for attempt in _attempts(folder)][-1:] == [0]
-    if not saved.is_file() or not (ended or settings.train.num_steps in archive.list_steps(folder)):
+    if not (ended or settings.train.num_steps in archive.list_steps(folder)):
+        return None
+    if _saved_config(folder) is None or differences(folder, settings):
         return None
     try:
-        there = flat_config(json.loads(saved.read_text(encoding="utf-8")))
-        step = archive.choose_step(folder, "best")
-    except (ValueError, CheckpointError):
+        report = report_folder(folder, archive.choose_step(folder, "best"))
+    except CheckpointError:
         return None
-    asked = flat_config(json.loads(json.dumps(settings.to_dict())))
-    if any(there.get(name) != asked.get(name) for name in {*there, *asked} if name not in FREE):
-        return None
-    report = report_folder(folder, step)
     return report if (report / "report.json").is_file() else None
+
+
+def differences(folder: Path, settings: Any) -> dict[str, tuple[Any, Any]]:
+    """Compares the config that was saved in a folder with one that is to be trained there.
+
+    Returns:
+      {name: (there, here)} of the values that differ and may change a number of the run or of its report; {} where no
+      config can be read.
+    """
+    there = _saved_config(folder)
+    if there is None:
+        return {}
+    here = flat_config(json.loads(json.dumps(settings.to_dict())))
+    names = [name for name in dict.fromkeys((*here, *there)) if name not in HARMLESS]
+    values = {name: (there.get(name), here.get(name)) for name in names}
+    return {name: (before, now) for name, (before, now) in values.items() if before != now}
+
+
+def _saved_config(folder: Path) -> dict[str, Any] | None:
+    try:
+        return flat_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _ending(code: int) -> str:
+    """How a run ended that did not end with code 0, and what to do where the system killed it."""
+    if code >= 0:
+        return f"exit code {code}"
+    if code != -signal.SIGKILL:
+        return f"ended by signal {-code} ({signal.strsignal(-code)}); the same line continues it"
+    return (
+        "killed by the system (signal 9), probably out of memory; end other programs and run the same line again, "
+        "which continues it, or train with smaller batches (--config.data.batch_size) in another --workdir"
+    )
 
 
 def _attempts(folder: Path) -> list[dict[str, Any]]:
