@@ -13,10 +13,11 @@ from polarjax.core import PolarjaxError
 from polarjax.engine import sharding
 from polarjax.engine.flags import parse_flags
 from polarjax.reports import pair, table
-from polarjax.studies import conduct, plan
+from polarjax.studies import conduct, plan, study_file
 
 FLAGS = {
-    "study": "study file: the runs and the question; see docs/studies.md",
+    "study": "study file, or its name in studies/: the runs and the question; see docs/studies.md. There are "
+    + (", ".join(study_file.study_names()) or "none here"),
     "runs": "two work directories, by a comma: the second is compared with the first",
     "workdir": "folder of the study (default: runs/studies/<study>) or of the comparison (below runs/pairs)",
     "seeds": "number of seeds, counted from 0 (default: those of the study)",

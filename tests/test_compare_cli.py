@@ -86,6 +86,18 @@ def test_the_same_line_trains_nothing_again(trained, capsys):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_another_config_in_the_same_folder_is_refused_before_anything_is_trained(trained, capsys):
+    folder, line, _ = trained
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
+    assert command.main([*line, "--config.optim.b2=0.9"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "config.optim.b2 is 0.95 there and 0.9 here (frozen, learned). Train this study in another --workdir"
+        in error
+    )
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
 def test_two_runs_are_compared_unit_by_unit(trained, capsys):
     folder, _, _ = trained
     runs = [folder / "runs" / name / "seed0" for name in ("frozen", "learned")]
@@ -102,7 +114,8 @@ def test_two_runs_are_compared_unit_by_unit(trained, capsys):
     [
         ([], 2, "expected one of --study studies/v1_models.py and --runs runs/a,runs/b"),
         (["--study", "x.py", "--runs", "a,b"], 2, "expected one of --study"),
-        (["--study", f"{ROOT}/studies/v1_model.py"], 2, "no such study file; did you mean"),
+        (["--study", f"{ROOT}/studies/v1_model.py"], 2, "; did you mean 'v1_models'?"),
+        (["--study", "compare"], 2, "compare: no such study file in studies"),
         (["--study", f"{ROOT}/studies/v1_models.py", "--only", "polra"], 2, "did you mean 'polar'?"),
         (["--study", f"{ROOT}/studies/v1_models.py", "--seeds", "0"], 2, "expected the number of seeds"),
         (["--study", "x.py", "--config", "configs/polar.py"], 2, "--config takes the name of a value"),
@@ -139,4 +152,5 @@ def test_help_tells_the_flags(capsys):
     with pytest.raises(SystemExit) as left:
         command.main(["--help"])
     assert left.value.code == 0
-    assert "--only" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "--only" in told and "There are jepa_collapse, " in told

@@ -136,7 +136,7 @@ def _report(
         "tier": numbers.TIER_NAMES[tier],
         **numbers.summarize(rows),
         "linear_nonlinear": _linear_nonlinear(run, tier),
-        "dynamics": flat_config(run.config.to_dict()).get("model.kwargs.dynamics"),  # None: the model has none
+        "dynamics": flat_config(run.config.to_dict()).get("model.kwargs.dynamics"),
         "constants": constants,
         "constants_start": run.source["constants"]
         if run.source

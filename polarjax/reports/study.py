@@ -18,6 +18,7 @@ from polarjax.reports.study_results import (
     BITS,
     CORRELATION,
     ORACLE,
+    TRIAL_MEAN,
     Result,
     compare,
     mean_bits,
@@ -32,7 +33,8 @@ class Question(NamedTuple):
     Attributes:
       name: of the study.
       text: the question.
-      reference: the entry that all others are compared with.
+      reference: the entry that the others are compared with.
+      references: {entry: reference} of those that are compared with another one.
       seeds: that every entry is to have.
       entries: {name: what it is}, in the order of the table.
       constants: ends of the names of the learned constants to show.
@@ -43,11 +45,16 @@ class Question(NamedTuple):
     name: str
     text: str
     reference: str
+    references: Mapping[str, str]
     seeds: tuple[int, ...]
     entries: dict[str, str]
     constants: tuple[str, ...]
     truth: dict[str, float]
     metrics: tuple[str, ...] = ()
+
+    def reference_of(self, name: str) -> str | None:
+        """The entry that an entry is compared with; None for the reference."""
+        return None if name == self.reference else self.references.get(name, self.reference)
 
 
 def summarize_study(
@@ -56,7 +63,7 @@ def summarize_study(
     """What study.json says: a summary an entry, oracle, floor, what failed and what is not trained yet.
 
     Returns:
-      JSON values. `difference` of an entry is to the same seeds of the reference: its mean over units and seeds, the
+      JSON values. `difference` of an entry is to the same seeds of its `reference`: its mean over units and seeds, the
       mean of `each` seed, its intervals `over_units` and `over_seeds`, how many units are better, and a verdict:
       'better' or 'worse' where both intervals lie on one side of 0, else 'open'. It is None for the reference, where
       no seed is common, and for an entry without bits per spike, which prepares others and is compared with none.
@@ -72,6 +79,7 @@ def summarize_study(
         "seeds": list(question.seeds),
         "oracle": float(np.mean(oracles)) if oracles else None,
         "floor": float(np.mean(floors)) if floors else None,
+        "sessions": {name: value for result in results for name, value in result.sessions.items()},
         "entries": [_entry(question, name, results) for name in question.entries],
         "failures": list(failures),
         "missing": [
@@ -111,16 +119,19 @@ def write_study(
 
 
 def _entry(question: Question, name: str, results: Sequence[Result]) -> dict[str, Any]:
-    own = runs_of(name, results)
+    own, reference = runs_of(name, results), question.reference_of(name)
     rows = [result.row for result in own.values()]
     return {
         "name": name,
         "config": question.entries[name],
+        "reference": reference,
+        "dynamics": next((result.dynamics for result in own.values()), None),
         "seeds": list(own),
         BITS: _over_seeds(rows, BITS),
         "oracle_fraction": _over_seeds(rows, "oracle_fraction")["mean"],
         CORRELATION: _over_seeds(rows, CORRELATION)["mean"],
-        "difference": None if name == question.reference else _difference(question, own, results),
+        TRIAL_MEAN: _over_seeds(rows, TRIAL_MEAN),
+        "difference": None if reference is None else _difference(own, runs_of(reference, results), results),
         "num_steps": [row["num_steps"] for row in rows],
         "parameters": rows[0]["parameters"] if rows else None,
         "training_seconds": _over_seeds(rows, "training_seconds")["mean"],
@@ -143,8 +154,7 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any
     }
 
 
-def _difference(question, own, results):
-    reference = runs_of(question.reference, results)
+def _difference(own, reference, results):
     found = compare(own, reference, units_of(results))
     known = found.units[np.isfinite(found.units)]
     if known.size == 0:
@@ -170,7 +180,7 @@ def _verdict(intervals: Sequence[list[float] | None]) -> str:
 
 
 def _run_rows(summary: Mapping[str, Any], results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row a run, with its difference to the run of the reference of the same seed."""
+    """A row a run, with its difference to the run of its reference of the same seed."""
     found = [(entry["name"], entry["difference"]) for entry in summary["entries"] if entry["difference"]]
     each = {
         (name, seed): value
@@ -185,10 +195,12 @@ def _run_rows(summary: Mapping[str, Any], results: Sequence[Result]) -> list[dic
 
 
 def _entry_row(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of entries.csv: bits per spike and the difference to the reference, each with its intervals."""
+    """A row of entries.csv: what an entry reaches and its difference to its reference, each with its intervals."""
     found = entry["difference"] or {}
-    row = {"entry": entry["name"], "seeds": len(entry["seeds"]), BITS: entry[BITS]["mean"]}
-    row |= _bounds(BITS, entry[BITS]["interval"]) | {"difference": found.get("mean")}
+    row = {"entry": entry["name"], "seeds": len(entry["seeds"])}
+    for name in (BITS, TRIAL_MEAN):
+        row |= {name: entry[name]["mean"]} | _bounds(name, entry[name]["interval"])
+    row |= {"reference": entry["reference"], "difference": found.get("mean")}
     for name in ("over_units", "over_seeds"):
         row |= _bounds(f"difference_{name}", found.get(name))
     return row | {name: found.get(name) for name in ("units", "units_better", "verdict")}
@@ -200,7 +212,7 @@ def _bounds(name: str, interval: Sequence[float] | None) -> dict[str, float | No
 
 
 def _unit_rows(question: Question, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row a unit: every entry's bits per spike over its seeds, and the difference over those of the reference too.
+    """A row a unit: every entry's bits per spike over its seeds, and the difference over those of its reference too.
 
     Entries whose finished runs have no bits per spike have no column.
     """
@@ -208,9 +220,9 @@ def _unit_rows(question: Question, results: Sequence[Result]) -> list[dict[str, 
     runs = {name: own for name, own in runs.items() if not own or any(_has_bits(run) for run in own.values())}
     means = {name: mean_bits(own.values(), units) for name, own in runs.items()}
     differences = {
-        f"{name} - {question.reference}": compare(own, runs_of(question.reference, results), units).units
+        f"{name} - {reference}": compare(own, runs_of(reference, results), units).units
         for name, own in runs.items()
-        if name != question.reference
+        if (reference := question.reference_of(name)) is not None
     }
     rows = []
     for index, unit in enumerate(units):

@@ -19,7 +19,7 @@ EDGE = "#b8c1cb"
 
 
 def entries(summary: Mapping[str, Any]) -> str | None:
-    """Bits per spike of every entry, seeds as dots, with oracle and floor, and the difference to the reference."""
+    """Bits per spike of every entry, seeds as dots, with oracle and floor, and the difference to its reference."""
     shown = [entry for entry in summary["entries"] if entry["bits_per_spike"]["mean"] is not None]
     if not shown:
         return None
@@ -44,7 +44,9 @@ def entries(summary: Mapping[str, Any]) -> str | None:
         left.margins(x=0.06)
         right.margins(x=0.12)
         left.set(xlabel="bits per spike, mean over units")
-        right.set(xlabel=f"difference to {summary['reference']}, same units")
+        references = {entry["reference"] for entry in shown if entry["reference"] is not None}
+        to = "the entry's reference" if len(references) > 1 else summary["reference"]
+        right.set(xlabel=f"difference to {to}, same units")
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(6))
         return encode(figure)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polarjax.reports import page, study_figures, words
+from polarjax.reports.study_results import TRIAL_MEAN
 
 Summary = Mapping[str, Any]
 FOOTER = (
@@ -51,10 +52,13 @@ def headline(summary: Summary) -> str:
     if best["oracle_fraction"] is not None:
         text += f", {words.percent(best['oracle_fraction'])} of the oracle"
     text += "."
-    text += _sides([entry for entry in ranked if entry["difference"]], summary["reference"])
-    if summary["reference"] not in [entry["name"] for entry in ranked]:
-        lacks = "bits per spike" if summary["reference"] in preparations(summary) else "finished run"
-        text += f" {summary['reference']}, the reference, has no {lacks}: nothing is compared with it."
+    compared = [entry for entry in ranked if entry["difference"]]
+    for reference in references(summary):
+        text += _sides(compared, reference)
+        if reference not in [entry["name"] for entry in ranked]:
+            lacks = "bits per spike" if reference in preparations(summary) else "finished run"
+            which = "the" if reference == summary["reference"] else "a"
+            text += f" {reference}, {which} reference, has no {lacks}: nothing is compared with it."
     finished = sum(len(entry["seeds"]) for entry in summary["entries"])
     asked = len(summary["entries"]) * len(summary["seeds"])
     return text if finished == asked else f"{text} Only {finished} of {asked} runs have finished."
@@ -66,6 +70,20 @@ def difference(found: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
         return "–", "–", "–", "–"
     units, seeds = (words.signed_interval(found[name]) for name in ("over_units", "over_seeds"))
     return f"{found['mean']:+.3f}", units, seeds, f"{found['units_better']} of {found['units']}"
+
+
+def references(summary: Summary) -> dict[str, list[str]]:
+    """{reference: the entries that are compared with it}, that of the study first."""
+    compared: dict[str, list[str]] = {summary["reference"]: []}
+    for entry in summary["entries"]:
+        if entry["reference"] is not None:
+            compared.setdefault(entry["reference"], []).append(entry["name"])
+    return compared
+
+
+def others(summary: Summary) -> list[str]:
+    """'full_relaxed, full_fast: to full_original' for every reference but that of the study."""
+    return [f"{', '.join(names)}: to {name}" for name, names in list(references(summary).items())[1:]]
 
 
 def missing(summary: Summary) -> list[str]:
@@ -83,6 +101,17 @@ def preparations(summary: Summary) -> list[str]:
         for entry in summary["entries"]
         if entry["seeds"] and entry["bits_per_spike"]["mean"] is None
     ]
+
+
+def repeated(summary: Summary) -> bool:
+    """Whether an entry has a correlation with the mean over repeated trials."""
+    return any(entry[TRIAL_MEAN]["mean"] is not None for entry in summary["entries"])
+
+
+def trial_mean(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Correlation of prediction and mean over repeated trials, median over units, and its interval over seeds."""
+    found = entry[TRIAL_MEAN]
+    return words.number(found["mean"], 3), words.interval(found["interval"])
 
 
 def steps(numbers: Sequence[int]) -> str:
@@ -105,9 +134,9 @@ def failure(entry: Mapping[str, Any]) -> str:
     return f"{entry['entry']}, seed {entry['seed']}: {entry['error']}"
 
 
-def _sides(compared: Sequence[Mapping[str, Any]], reference: str) -> str:
-    """Says which entries are better or worse than the reference, and which have one seed to say it."""
-    text = ""
+def _sides(everything: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """Says which entries are better or worse than their reference, and which have one seed to say it."""
+    compared, text = [entry for entry in everything if entry["reference"] == reference], ""
     for side in ("better", "worse"):
         names = [entry["name"] for entry in compared if entry["difference"]["verdict"] == side]
         if names:
@@ -116,7 +145,7 @@ def _sides(compared: Sequence[Mapping[str, Any]], reference: str) -> str:
     if compared and not text and len(once) < len(compared):
         text = f" None differs from {reference} by more than units and seeds scatter."
     if once:
-        which = "All" if len(once) == len(compared) > 1 else ", ".join(once)
+        which = "All" if len(once) == len(everything) > 1 else ", ".join(once)
         verb = "is" if which == once[0] else "are"
         text += (
             f" {which} {verb} compared with {reference} on one seed, which may be its luck: no side is taken."
@@ -141,12 +170,14 @@ def _tiles(summary):
 
 
 def _entries(summary):
+    correlated = repeated(summary)
     heads = (
         "",
         "bits per spike",
         "95 % interval",
         "of oracle",
         "correlation",
+        *(("with trial mean", "95 % interval") if correlated else ()),
         "difference",
         "over units",
         "over seeds",
@@ -159,16 +190,18 @@ def _entries(summary):
             words.interval(entry["bits_per_spike"]["interval"]),
             words.percent(entry["oracle_fraction"]),
             words.number(entry["correlation_median"], 3),
+            *(trial_mean(entry) if correlated else ()),
             *difference(entry["difference"]),
         )
         for entry in summary["entries"]
         if entry["name"] not in preparations(summary)
     ]
-    left_out = ", ".join(preparations(summary))
+    left_out, elsewhere = ", ".join(preparations(summary)), "; ".join(others(summary))
     return page.section(
         "The entries",
         f"Diamonds: means. Rings: seeds. Bars: 95 % intervals, of differences over units; thin lines: over seeds. "
-        f"Differences are to {summary['reference']}, in colour where both intervals exclude 0; better: units above it."
+        f"Differences are to {summary['reference']}{f'; {elsewhere}' if elsewhere else ''}. In colour: both intervals "
+        "exclude 0. Better: units above the reference. Correlations: medians over units, mean over seeds."
         + (f" Without bits per spike, and in no comparison: {left_out}." if left_out else ""),
         page.image(
             study_figures.entries(summary),
@@ -213,10 +246,17 @@ def _constants(summary, truth):
     ]
     if not lines:
         return ""
+    framewise = [entry for entry in summary["entries"] if entry["dynamics"] == words.FRAMEWISE]
+    alone = [entry["name"] for entry in framewise if entry["constants"]]
     return page.section(
         "Learned constants",
         "From where a constant started to where it ended, mean over seeds."
-        + (" Green: the truth." if truth else ""),
+        + (" Green: the truth." if truth else "")
+        + (
+            f" {', '.join(alone)}: no amplitude remembers the frame before, tau is 1/rate alone."
+            if alone
+            else ""
+        ),
         page.image(study_figures.constants(summary, truth), "learned constants, start and end"),
         page.table(("", "start", "end", "95 % interval", "truth"), lines),
     )

@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from polarjax.core import CheckpointError
+from polarjax.engine import archive
+from polarjax.engine.workdir import flat_config
 from polarjax.reports.numbers import without_nan
 from polarjax.reports.statistics import PairedDifference, paired_difference
 
 BITS, ORACLE, CORRELATION = "bits_per_spike", "oracle_bits_per_spike", "correlation_median"
+TRIAL_MEAN = "trial_mean_correlation_median"
 
 
 class Result(NamedTuple):
@@ -24,11 +28,15 @@ class Result(NamedTuple):
       row: of study.csv.
       units: {(session, unit): (bits per spike, the oracle's, spikes)}, NaN where undefined.
       floor: bits per spike of the linear-nonlinear model that was trained with it, None without one.
+      sessions: {name: fingerprint} of the data that the bits per spike are of; {} without bits per spike.
+      dynamics: config.model.kwargs.dynamics, None for a model without.
     """
 
     row: dict[str, Any]
     units: dict[tuple[str, str], tuple[float, ...]]
     floor: float | None
+    sessions: dict[str, str]
+    dynamics: str | None
 
 
 def read_result(
@@ -44,8 +52,12 @@ def read_result(
       report: folder of the report, <run>/eval/<step>.
       times: steps, seconds of training steps (None where the log has none), and wall-clock seconds of all attempts.
       metrics: of the last evaluation of the run, each a column.
+
+    Raises:
+      CheckpointError: the report or the checkpoint that it is of is damaged.
     """
     fields = _read_fields(report)
+    meta = archive.read_meta(report.parents[1], int(report.name))
     bits, oracle, floor, correlation = (
         fields.get(name) or {} for name in (BITS, ORACLE, "linear_nonlinear", "correlation")
     )
@@ -57,7 +69,7 @@ def read_result(
         BITS: bits.get("mean"),
         "bits_per_spike_median": bits.get("median"),
         CORRELATION: correlation.get("median"),
-        "trial_mean_correlation_median": (correlation.get("with_trial_mean") or {}).get("median"),
+        TRIAL_MEAN: (correlation.get("with_trial_mean") or {}).get("median"),
         ORACLE: oracle.get("mean"),
         "oracle_fraction": fields.get("oracle_fraction"),
         "parameters": fields["parameters"],
@@ -69,11 +81,22 @@ def read_result(
         end = name.split("/")[-1]
         row |= {f"{end}_start": starts.get(name), end: value}
     row |= metrics or {}
-    return Result(row, _read_units(report / "units.csv"), floor.get("mean"))
+    sessions = {session["name"]: session["fingerprint"] for session in meta["info"]["sessions"]}
+    return Result(
+        row,
+        _read_units(report / "units.csv"),
+        floor.get("mean"),
+        {} if row[BITS] is None else sessions,
+        flat_config(meta["config"]).get("model.kwargs.dynamics"),
+    )
 
 
 def mean_of_report(report: Path) -> float | None:
-    """Reads the bits per spike of a run, mean over units; None where it has none."""
+    """Reads the bits per spike of a run, mean over units; None where it has none.
+
+    Raises:
+      CheckpointError: the report is damaged.
+    """
     return (_read_fields(report).get(BITS) or {}).get("mean")
 
 
@@ -102,7 +125,13 @@ def mean_bits(results: Collection[Result], units: Sequence[tuple[str, str]]) -> 
 
 
 def _read_fields(report: Path) -> dict[str, Any]:
-    return without_nan(json.loads((report / "report.json").read_text(encoding="utf-8")))
+    path = report / "report.json"
+    try:
+        return without_nan(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); write it again: python eval.py --workdir {report.parents[1]}"
+        ) from None
 
 
 def _read_units(path: Path) -> dict[tuple[str, str], tuple[float, ...]]:

@@ -52,7 +52,9 @@ def _print_rows(console: Console, title: str, heads: Sequence[str], rows: Sequen
 
 
 def print_study(summary: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints a row an entry: bits per spike over seeds, the difference to the reference, steps and training time.
+    """Prints a row an entry: bits per spike over seeds, the difference to its reference, steps and training time.
+
+    Where trials are repeated, the correlation with their mean stands beside the bits per spike.
 
     Args:
       summary: the fields of study.json.
@@ -63,15 +65,20 @@ def print_study(summary: Mapping[str, Any], console: Console | None = None) -> N
     narrow = {"collapse_padding": True, "pad_edge": False}
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, **narrow)
     against = (f"against {summary['reference']}", "over units", "over seeds")
-    heads = ("", "bits per spike", "95 % interval", *against, "steps", "training")
+    repeated = study_page.repeated(summary)
+    correlation = ("with trial mean", "95 % interval") if repeated else ()
+    heads = ("", "bits per spike", "95 % interval", *correlation, *against, "steps", "training")
     for place, head in enumerate(heads):
         table.add_column(head, justify="right" if place else "left", no_wrap=not place)
     for entry in summary["entries"]:
         bits = entry["bits_per_spike"]
         cost = study_page.steps(entry["num_steps"]), study_page.seconds(entry["training_seconds"])
         numbers = words.number(bits["mean"], 3), words.interval(bits["interval"])
+        numbers += study_page.trial_mean(entry) if repeated else ()
         table.add_row(entry["name"], *numbers, *study_page.difference(entry["difference"])[:3], *cost)
     console.print(table)
+    for line in study_page.others(summary):
+        console.print(f"differences of {line}", markup=False, highlight=False)
     for run in study_page.missing(summary):
         console.print(f"not finished: {run}", markup=False, highlight=False)
     for failure in summary["failures"]:

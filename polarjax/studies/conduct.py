@@ -4,42 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from polarjax.core import ConfigError, PolarjaxError
 from polarjax.engine.interruption import leave_on_signal
 from polarjax.reports import study as study_report
-from polarjax.reports.study_results import Result, mean_of_report, read_result
+from polarjax.reports.study_results import mean_of_report
 from polarjax.studies import budget, launch
+from polarjax.studies.checks import check_folders, check_needed
+from polarjax.studies.collect import read_results
 from polarjax.studies.launch import RunFailed
-from polarjax.studies.plan import Entry, Study, in_order, read_study, select, with_overrides
+from polarjax.studies.place import Place
+from polarjax.studies.plan import Entry, in_order, select, with_overrides
+from polarjax.studies.study_file import read_study
 
 WORKDIR = Path("runs/studies")
 
 
 class StudyFailed(PolarjaxError):
     """Some runs of a study failed; the others are reported (exit code 1)."""
-
-
-class _Place(NamedTuple):
-    """Where a study is and what trains it."""
-
-    study: Study
-    workdir: Path
-    train: Path
-
-    def folder(self, entry: Entry, seed: int) -> Path:
-        return self.workdir / entry.name / f"seed{seed}"
-
-    def entry(self, name: str | None) -> Entry:
-        return next(entry for entry in self.study.entries if entry.name == name)
-
-    def overrides(self, entry: Entry, seed: int) -> dict[str, str]:
-        """Values of the config of a run, before it is known how long another one took."""
-        values = budget.overrides_of(entry, seed)
-        if entry.init_from is None:
-            return values
-        return {**values, "init_from": str(self.folder(self.entry(entry.init_from), seed))}
 
 
 def run_study(
@@ -54,7 +37,7 @@ def run_study(
     """Trains every run of a study that is not finished, one after the other, and writes the report of all that are.
 
     Args:
-      path: the study file.
+      path: the study file, or its name in studies/.
       train: train.py.
       workdir: folder of the study; None is runs/studies/<name of the file>.
       seeds: --seeds, the number of seeds.
@@ -70,13 +53,15 @@ def run_study(
       Interrupted: a signal came; what was trained is saved.
     """
     asked, chosen = select(with_overrides(read_study(path), overrides or {}), seeds=seeds, only=only)
-    place = _Place(asked, Path(workdir or WORKDIR / asked.name), Path(train))
+    place = Place(asked, Path(workdir or WORKDIR / asked.name), Path(train))
     for entry in chosen:
         budget.settings_of(entry, place.overrides(entry, asked.seeds[0]))
-    _check_sources(place, chosen)
+    check_needed(place, chosen)
+    check_folders(place, chosen)
     with leave_on_signal("the study went on"):
         failures = _train_all(place, chosen)
-        return study_report.write_study(_question(place), _results(place), failures, place.workdir)
+        results, unusable = read_results(place)
+        return study_report.write_study(_question(place), results, failures + unusable, place.workdir)
 
 
 def raise_failures(summary: Mapping[str, Any]) -> None:
@@ -89,27 +74,12 @@ def raise_failures(summary: Mapping[str, Any]) -> None:
     if failures:
         listed = "; ".join(f"{failure['entry']} with seed {failure['seed']}" for failure in failures)
         raise StudyFailed(
-            f"{len(failures)} run(s) of {summary['study']} failed: {listed}. The others are reported; the same line "
-            "trains again what failed"
+            f"{len(failures)} run(s) of {summary['study']} failed: {listed}. The others are reported; mend what is "
+            "said of each, and the same line trains what is missing"
         )
 
 
-def _check_sources(place: _Place, chosen: list[Entry]) -> None:
-    """Raises a ConfigError where an entry starts from one that --only leaves out and that is not finished."""
-    for entry in chosen:
-        if entry.init_from is None or entry.init_from in [other.name for other in chosen]:
-            continue
-        source = place.entry(entry.init_from)
-        left = [str(seed) for seed in place.study.seeds if _finished(place, source, seed) is None]
-        if left:
-            names = ",".join(other.name for other in (source, *chosen))
-            raise ConfigError(
-                f"entry {entry.name!r} starts from {source.name!r}, which --only leaves out and which is not trained "
-                f"with seed {', '.join(left)}; train it too, --only {names}"
-            )
-
-
-def _train_all(place: _Place, chosen: list[Entry]) -> list[dict[str, Any]]:
+def _train_all(place: Place, chosen: list[Entry]) -> list[dict[str, Any]]:
     """Trains the missing runs, seed by seed, each after those that it needs; returns what failed.
 
     Equal times begin when all before them are trained: a step is timed in the runs of all seeds.
@@ -128,12 +98,12 @@ def _train_all(place: _Place, chosen: list[Entry]) -> list[dict[str, Any]]:
     return failures
 
 
-def _train(place: _Place, entry: Entry, seed: int, where: str) -> str:
+def _train(place: Place, entry: Entry, seed: int, where: str) -> str:
     """Trains one run unless it is finished; returns what to say of it."""
     folder = place.folder(entry, seed)
-    if entry.init_from is not None and _finished(place, place.entry(entry.init_from), seed) is None:
+    if entry.init_from is not None and place.finished(place.entry(entry.init_from), seed) is None:
         raise RunFailed(f"it starts from {entry.init_from} with seed {seed}, which has not been trained")
-    overrides = _own_overrides(place, entry, seed)
+    overrides = place.chosen_overrides(entry, seed)
     if overrides is None:
         overrides = _choose_budget(place, entry, seed)
     settings = budget.settings_of(entry, overrides)
@@ -149,16 +119,7 @@ def _train(place: _Place, entry: Entry, seed: int, where: str) -> str:
     return f"{said}, {launch.wall_clock_seconds(folder):.0f} s in all"
 
 
-def _own_overrides(place: _Place, entry: Entry, seed: int) -> dict[str, str] | None:
-    """Values of the config of a run; None where it still has to be chosen how long it is."""
-    overrides = place.overrides(entry, seed)
-    if entry.as_long_as is None:
-        return overrides
-    num_steps = budget.read_choice(place.folder(entry, seed))
-    return None if num_steps is None else budget.scaled_overrides(entry, overrides, num_steps)
-
-
-def _choose_budget(place: _Place, entry: Entry, seed: int) -> dict[str, str]:
+def _choose_budget(place: Place, entry: Entry, seed: int) -> dict[str, str]:
     """Measures a step of the entry and chooses how many take as long as the training of the one that it follows."""
     followed = place.entry(entry.as_long_as)
     settings = budget.settings_of(followed, place.overrides(followed, seed))
@@ -167,7 +128,7 @@ def _choose_budget(place: _Place, entry: Entry, seed: int) -> dict[str, str]:
         raise RunFailed(
             f"it is to last as long as {followed.name} with seed {seed}, which has not been trained"
         )
-    its_seconds = budget.step_seconds(_folders(place, followed), settings.data.batch_size)
+    its_seconds = budget.step_seconds(place.folders(followed), settings.data.batch_size)
     own_seconds = _measure(place, entry, seed)
     if its_seconds is None or own_seconds is None:
         raise RunFailed(f"{folder} or the run that it is timed by has no {budget.RATE} in its log")
@@ -176,7 +137,7 @@ def _choose_budget(place: _Place, entry: Entry, seed: int) -> dict[str, str]:
     return budget.scaled_overrides(entry, place.overrides(entry, seed), num_steps)
 
 
-def _measure(place: _Place, entry: Entry, seed: int) -> float | None:
+def _measure(place: Place, entry: Entry, seed: int) -> float | None:
     """Seconds a step of an entry: from its run of equal steps where the study has one, else from a short run."""
     overrides = place.overrides(entry, seed)
     settings = budget.settings_of(entry, overrides)
@@ -184,19 +145,15 @@ def _measure(place: _Place, entry: Entry, seed: int) -> float | None:
         if other._replace(name=entry.name) == entry._replace(as_long_as=None):
             folder = place.folder(other, seed)
             if launch.finished_report(folder, settings):
-                return budget.step_seconds(_folders(place, other), settings.data.batch_size)
-    folder = place.folder(entry, seed) / "calibration"
+                return budget.step_seconds(place.folders(other), settings.data.batch_size)
+    folder = place.calibration(entry, seed)
     short = budget.calibration_overrides(overrides)
     if not launch.finished_report(folder, budget.settings_of(entry, short)):
         launch.train_run(place.train, entry.config, short, folder)
     return budget.step_seconds([folder], settings.data.batch_size)
 
 
-def _folders(place: _Place, entry: Entry) -> list[Path]:
-    return [place.folder(entry, seed) for seed in place.study.seeds]
-
-
-def _question(place: _Place) -> study_report.Question:
+def _question(place: Place) -> study_report.Question:
     study = place.study
     entries = {
         entry.name: entry.config
@@ -204,33 +161,5 @@ def _question(place: _Place) -> study_report.Question:
         + (f", as long as {entry.as_long_as}" if entry.as_long_as else "")
         for entry in study.entries
     }
-    shown = (study.constants, study.truth, study.metrics)
-    return study_report.Question(study.name, study.question, study.reference, study.seeds, entries, *shown)
-
-
-def _finished(place: _Place, entry: Entry, seed: int) -> Path | None:
-    """Folder of the report of a run of the study; None where it is not finished."""
-    overrides = _own_overrides(place, entry, seed)
-    if overrides is None:
-        return None
-    return launch.finished_report(place.folder(entry, seed), budget.settings_of(entry, overrides))
-
-
-def _results(place: _Place) -> list[Result]:
-    """Reads every finished run of the study, whether it was trained now or before."""
-    found = []
-    for entry in place.study.entries:
-        for seed in place.study.seeds:
-            folder = place.folder(entry, seed)
-            try:
-                overrides = _own_overrides(place, entry, seed)
-                settings = None if overrides is None else budget.settings_of(entry, overrides)
-            except ConfigError:  # of an entry that --only leaves out; the others were answered at the start
-                continue
-            report = None if settings is None else launch.finished_report(folder, settings)
-            if settings is not None and report is not None:
-                seconds = budget.training_seconds(folder, settings.data.batch_size)
-                times = budget.trained_steps(folder), seconds, launch.wall_clock_seconds(folder)
-                metrics = budget.last_values(folder, place.study.metrics)
-                found.append(read_result(entry.name, seed, report, times, metrics))
-    return found
+    compared, shown = (study.reference, study.references), (study.constants, study.truth, study.metrics)
+    return study_report.Question(study.name, study.question, *compared, study.seeds, entries, *shown)

@@ -1,20 +1,14 @@
-"""A study file: which configs are trained with which values, and what they are compared with."""
+"""A study: which configs are trained with which values, and what they are compared with."""
 
 from __future__ import annotations
 
-import re
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from polarjax.core import ConfigError, PolarjaxError, closest
+from polarjax.core import ConfigError, closest
 
-REQUIRED = ("QUESTION", "SEEDS", "REFERENCE", "RUNS")
-OPTIONAL = ("CONSTANTS", "TRUTH", "METRICS")
-OPTIONS = ("as_long_as", "init_from")
 OF_THE_STUDY = ("seed", "data.seed")
-NAME = re.compile(r"\w[\w.+-]*")
 
 
 class Entry(NamedTuple):
@@ -47,7 +41,8 @@ class Study(NamedTuple):
       name: of the file.
       question: what the study answers, one or two sentences.
       seeds: of the runs of every entry.
-      reference: name of the entry that all others are compared with.
+      reference: name of the entry that the others are compared with.
+      references: {entry: reference} of those that are compared with another one.
       entries: in the order of the table.
       constants: ends of the names of learned constants that the table shows, as in 'tau_fix_ms'.
       truth: {constant: value} where the generator of the data is known.
@@ -58,6 +53,7 @@ class Study(NamedTuple):
     question: str
     seeds: tuple[int, ...]
     reference: str
+    references: dict[str, str]
     entries: tuple[Entry, ...]
     constants: tuple[str, ...]
     truth: dict[str, float]
@@ -94,19 +90,6 @@ def read_runs(text: str) -> tuple[Path, Path]:
     if len(folders) != 2:
         raise ConfigError(f"--runs is {text!r}; expected two work directories, as in --runs runs/a,runs/b")
     return folders[0], folders[1]
-
-
-def read_study(path: str | Path) -> Study:
-    """Runs a study file and checks all it says; the configs are opened by `budget.settings_of`.
-
-    Raises:
-      ConfigError: one line that names the file, what is wrong and what is allowed.
-    """
-    path = Path(path)
-    try:
-        return _study(path.stem, _values(path))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def select(study: Study, *, seeds: str | None = None, only: str | None = None) -> tuple[Study, list[Entry]]:
@@ -175,88 +158,3 @@ def in_order(entries: Sequence[Entry]) -> list[Entry]:
         ordered.append(ready[0])
         left.remove(ready[0])
     return ordered
-
-
-def _values(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        where = path.parent if path.parent.is_dir() else Path(".")
-        found = [str(where / entry.name) for entry in where.glob("*.py")]
-        raise ConfigError(f"no such study file{closest(str(path), found) if found else ''}")
-    try:
-        namespace = runpy.run_path(str(path))
-    except PolarjaxError:
-        raise
-    except Exception as error:  # a study file is a program: whatever it raises is an answer to its author
-        raise ConfigError(f"{type(error).__name__}: {error}") from None
-    values = {name: value for name, value in namespace.items() if name in (*REQUIRED, *OPTIONAL)}
-    for name in REQUIRED:
-        if name not in values:
-            raise ConfigError(f"{name} is missing; a study has {', '.join(REQUIRED)}, see docs/studies.md")
-    return {"CONSTANTS": (), "TRUTH": {}, "METRICS": (), **values}
-
-
-def _study(name: str, values: Mapping[str, Any]) -> Study:
-    entries = tuple(_entry(line) for line in values["RUNS"])
-    names = [entry.name for entry in entries]
-    for twice in (name for name in names if names.count(name) > 1):
-        raise ConfigError(f"RUNS has two entries {twice!r}; a name is a folder, choose another")
-    seeds = tuple(values["SEEDS"])
-    if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds) or len({*seeds}) < len(seeds):
-        raise ConfigError(f"SEEDS must be different whole numbers >= 0, got {seeds!r}")
-    if values["REFERENCE"] not in names:
-        raise ConfigError(
-            f"REFERENCE is {values['REFERENCE']!r}, no entry of RUNS{_near(values['REFERENCE'], names)}"
-        )
-    for entry in entries:
-        if entry.init_from is not None and entry.init_from not in names:
-            raise ConfigError(
-                f"entry {entry.name!r} starts from {entry.init_from!r}, no entry of RUNS{_near(entry.init_from, names)}"
-            )
-    own_budget = [entry.name for entry in entries if entry.as_long_as is None]
-    for entry in entries:
-        if entry.as_long_as is not None and entry.as_long_as not in own_budget:
-            raise ConfigError(
-                f"entry {entry.name!r} is trained as long as {entry.as_long_as!r}, no entry of RUNS with a number of "
-                f"steps of its own{_near(entry.as_long_as, own_budget)}"
-            )
-    in_order(entries)
-    truth = {key: float(value) for key, value in values["TRUTH"].items()}
-    constants = tuple(values["CONSTANTS"])
-    for key in truth:
-        if key not in constants:
-            raise ConfigError(
-                f"TRUTH has {key!r}, which is not in CONSTANTS{_near(key, constants or ('none',))}"
-            )
-    metrics = tuple(map(str, values["METRICS"]))
-    return Study(
-        name, str(values["QUESTION"]), seeds, values["REFERENCE"], entries, constants, truth, metrics
-    )
-
-
-def _entry(line: Any) -> Entry:
-    if not isinstance(line, Sequence) or len(line) not in (3, 4):
-        raise ConfigError(
-            f"an entry of RUNS is (name, config, overrides) or with options as the fourth, got {line!r}"
-        )
-    name, config, overrides, options = (*line, {}) if len(line) == 3 else line
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"the name of an entry is a folder, of letters, digits and _ . + -, got {name!r}")
-    for option in options:
-        if option not in OPTIONS:
-            raise ConfigError(
-                f"entry {name!r} has an unknown option {option!r}{closest(str(option), OPTIONS)}"
-            )
-    for key in overrides:
-        if key in OF_THE_STUDY:
-            raise ConfigError(f"entry {name!r} sets {key!r}, which the study sets to each of SEEDS")
-    if "init_from" in overrides and "init_from" in options:
-        raise ConfigError(
-            f"entry {name!r} has init_from twice, as a value, a work directory, and as an option, an entry of RUNS; "
-            "leave one of them out"
-        )
-    texts = {key: value if isinstance(value, str) else repr(value) for key, value in overrides.items()}
-    return Entry(name, config, texts, options.get("as_long_as"), options.get("init_from"))
-
-
-def _near(name: Any, names: Sequence[str]) -> str:
-    return closest(str(name), names)

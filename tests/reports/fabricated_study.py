@@ -20,7 +20,7 @@ def make_question(**fields):
     names = {name: f"configs/{name}.py:quick" for name in GAINS}
     constants = ("tau_fix_ms", "tau_sac_ms")
     truth = dict(zip(constants, (100.0, 25.0), strict=True))
-    asked = Question("v1_models", "What do gaze and memory add?", "polar", SEEDS, names, constants, truth)
+    asked = Question("v1_models", "What do gaze and memory add?", "polar", {}, SEEDS, names, constants, truth)
     return asked._replace(**fields)
 
 
@@ -44,5 +44,6 @@ def make_results(seeds=SEEDS):
                     ("tau_fix_ms", "tau_sac_ms"), (200.0, 50.0), ENDS[name], strict=True
                 ):
                     row |= {f"{constant}_start": start, constant: end * random.normal(1, 0.03)}
-            results.append(Result(row, units, None))
+            dynamics = "framewise" if name == "reference" else "recurrent"
+            results.append(Result(row, units, None, {"a": "f" * 64}, dynamics))
     return results

@@ -82,6 +82,59 @@ def test_the_interval_over_seeds_is_a_paired_t_test_of_the_runs(written):
     assert lines["polar"]["verdict"] == ""
 
 
+def test_an_entry_is_compared_with_its_own_reference_where_it_has_one(tmp_path):
+    question = make_question(references={"minimal_time": "minimal", "linear_nonlinear": "minimal"})
+    summary = study.write_study(question, make_results(), [], tmp_path)
+    assert [entry["reference"] for entry in summary["entries"]] == [
+        None,
+        "polar",
+        "polar",
+        "minimal",
+        "minimal",
+    ]
+    own, other = ({e["name"]: e for e in s["entries"]} for s in (summary, study.summarize_study(
+        make_question(), make_results(), [])))  # fmt: skip
+    assert own["reference"]["difference"] == other["reference"]["difference"]
+    expected = other["minimal_time"]["difference"]["mean"] - other["minimal"]["difference"]["mean"]
+    assert own["minimal_time"]["difference"]["mean"] == pytest.approx(expected)
+    rows = read_csv(tmp_path / "units.csv")
+    found = [float(row["minimal_time - minimal"]) for row in rows if row["minimal_time - minimal"]]
+    assert np.mean(found) == pytest.approx(expected)
+    lines = {row["entry"]: row["reference"] for row in read_csv(tmp_path / "entries.csv")}
+    assert (lines["polar"], lines["minimal"], lines["minimal_time"]) == ("", "polar", "minimal")
+    page = (tmp_path / "study.html").read_text()
+    assert "linear_nonlinear is worse than minimal." in page
+    assert "Differences are to polar; minimal_time, linear_nonlinear: to minimal." in page
+    stream = io.StringIO()
+    table.print_study(summary, Console(width=120, file=stream))
+    assert "differences of minimal_time, linear_nonlinear: to minimal\n" in stream.getvalue()
+
+
+def test_the_correlation_with_the_trial_mean_is_told_with_its_interval_where_trials_repeat(tmp_path):
+    results = make_results()
+    for result in results:
+        result.row["trial_mean_correlation_median"] = 0.5 + result.row["seed"] / 10
+    summary = study.write_study(make_question(), results, [], tmp_path)
+    found = entry_of(summary, "polar")["trial_mean_correlation_median"]
+    assert found["each"] == [0.5, 0.6, 0.7]
+    assert found["interval"] == pytest.approx(stats.t.interval(0.95, 2, 0.6, stats.sem(found["each"])))
+    line = next(row for row in read_csv(tmp_path / "entries.csv") if row["entry"] == "polar")
+    assert float(line["trial_mean_correlation_median_low"]) == pytest.approx(found["interval"][0])
+    stream = io.StringIO()
+    table.print_study(summary, Console(width=200, file=stream))
+    for text in ((tmp_path / "study.html").read_text(), stream.getvalue()):
+        assert "with trial mean" in text and "0.352 to 0.848" in text
+    for result in results:
+        result.row["trial_mean_correlation_median"] = None
+    study.write_study(make_question(), results, [], tmp_path)
+    assert "with trial mean" not in (tmp_path / "study.html").read_text()
+
+
+def test_the_constants_of_a_framewise_entry_are_said_to_be_no_memory(written):
+    text = (written[0] / "study.html").read_text()
+    assert " reference: no amplitude remembers the frame before, tau is 1/rate alone." in text
+
+
 def test_a_side_is_taken_only_where_units_and_seeds_agree(tmp_path):
     results = [result for result in make_results() if result.row["entry"] in ("polar", "linear_nonlinear")]
     lucky = []

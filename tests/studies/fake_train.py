@@ -1,13 +1,15 @@
 """Stands in for train.py: the same flags and files in a fraction of a second, with fabricated numbers.
 
-It counts its starts. config.optim.clip_norm says how it ends: 3 after half of its steps, 7 fails, 9 waits for a
-signal, saves and leaves with 75; 2 has no spikes. Where config.init_from names no run it fails.
+It counts its starts. config.optim.clip_norm says how it ends: 3 after half of its steps, 7 fails, 8 is killed, 9 waits
+for a signal, saves and leaves with 75; 2 has no spikes. Where config.init_from names no run it fails. Its session is
+another one for every config.data.virtual.seed.
 """
 
 import ast
 import csv
 import functools
 import json
+import os
 import pathlib
 import runpy
 import signal
@@ -43,13 +45,15 @@ def write_run(folder, settings):
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     spikes = settings.optim.clip_norm != 2.0
     metrics = {"eval/bits_per_spike": 0.5 if spikes else float("nan")}
-    meta = {"config": settings.to_dict(), "metrics": metrics, "info": {"rate_hz": 120.0}}
+    session = {"name": "one", "fingerprint": str(settings.data.virtual.seed) * 64}
+    info = {"rate_hz": 120.0, "sessions": [session]}
+    meta = {"config": settings.to_dict(), "metrics": metrics, "info": info}
     place = archive.checkpoint_folder(folder, steps) / "meta"
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     (place / "metadata").write_text(json.dumps(archive.seal({"step": np.asarray(steps)}, meta)))
     bits = {unit: settings.model.kwargs.fixation_rate / 10 + seed / 100 + unit / 10 for unit in range(3)}
     report = folder / "eval" / str(steps)
-    report.mkdir(parents=True)
+    report.mkdir(parents=True, exist_ok=True)
     mean = sum(bits.values()) / 3
     fields = {
         "checkpoint_step": steps,
@@ -86,6 +90,8 @@ def main(arguments):
     if settings.optim.clip_norm == 7.0 and not (folder / "mended").exists():
         print("a long story\nerror: the filters fell out", file=sys.stderr)
         return 5
+    if settings.optim.clip_norm == 8.0:
+        os.kill(os.getpid(), signal.SIGKILL)
     if settings.optim.clip_norm == 9.0 and not (folder / "saved").exists():
         signal.signal(signal.SIGTERM, lambda number, frame: (folder / "saved").touch())
         (folder / "waiting").touch()

@@ -3,7 +3,7 @@
 import pytest
 
 from polarjax.core import ConfigError
-from polarjax.studies import plan
+from polarjax.studies import plan, study_file
 
 from .conftest import ROOT
 
@@ -35,7 +35,7 @@ def write(tmp_path):
 
 
 def test_a_study_file_is_read_with_its_values_as_text(write):
-    study = plan.read_study(write())
+    study = study_file.read_study(write())
     assert (study.name, study.reference, study.seeds) == ("toys", "a", (0, 1))
     assert study.entries[1].overrides == {
         "optim.clip_norm": "1.0",
@@ -73,19 +73,24 @@ def test_a_study_file_is_read_with_its_values_as_text(write):
             {"RUNS": [("a", "x", {}), ("b", "x", {"init_from": "runs/a"}, {"init_from": "a"})]},
             r"entry 'b' has init_from twice, as a value, .* and as an option",
         ),
+        ({"REFERENCES": {"c": "bb"}}, r"REFERENCES has 'bb', no entry of RUNS"),
+        ({"REFERENCES": {"cc": "b"}}, r"REFERENCES has 'cc', no entry of RUNS"),
+        ({"REFERENCES": {"c": "c"}}, r"REFERENCES compares 'c' with 'c'; leave it out"),
+        ({"REFERENCES": {"a": "b"}}, r"REFERENCES compares 'a' .*REFERENCE is compared with none"),
+        ({"REFERENCES": ("c", "b")}, r"REFERENCES is \{entry: .*got \('c', 'b'\)"),
         ({"TRUTH": {"tau_fix": 1.0}, "CONSTANTS": ("tau_fix_ms",)}, r"'tau_fix', .*did you mean 'tau_fix_ms'"),
     ],
 )  # fmt: skip
 def test_a_wrong_study_is_answered_in_one_line(write, values, message):
     with pytest.raises(ConfigError, match=message) as wrong:
-        plan.read_study(write(**values))
+        study_file.read_study(write(**values))
     assert "\n" not in str(wrong.value)
 
 
 def test_entries_are_trained_after_those_that_they_need_and_else_in_their_order(write):
     lines = [("timed", "x", {}, {"as_long_as": "a"}), ("fine", "x", {}, {"init_from": "pre"})]
     lines += [("a", "x", {}, {"init_from": "fine"}), ("pre", "x", {}), ("b", "x", {})]
-    entries = plan.read_study(write(RUNS=lines)).entries
+    entries = study_file.read_study(write(RUNS=lines)).entries
     assert [entry.name for entry in plan.in_order(entries)] == ["pre", "fine", "a", "b", "timed"]
     assert [entry.name for entry in plan.in_order(entries[1:3])] == ["fine", "a"]
 
@@ -93,21 +98,44 @@ def test_entries_are_trained_after_those_that_they_need_and_else_in_their_order(
 def test_a_source_is_not_set_for_every_entry_where_the_study_sets_it(write):
     lines = [("a", "x", {}), ("b", "x", {}, {"init_from": "a"})]
     with pytest.raises(ConfigError, match=r"--config.init_from is set by the study for b"):
-        plan.with_overrides(plan.read_study(write(RUNS=lines)), {"init_from": "runs/x"})
-    given = plan.with_overrides(plan.read_study(write(RUNS=lines[:1])), {"init_from": "runs/x"})
+        plan.with_overrides(study_file.read_study(write(RUNS=lines)), {"init_from": "runs/x"})
+    given = plan.with_overrides(study_file.read_study(write(RUNS=lines[:1])), {"init_from": "runs/x"})
     assert given.entries[0].overrides == {"init_from": "runs/x"}
 
 
 def test_a_study_file_that_is_missing_or_broken_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such study file; did you mean '.*v1_models.py'"):
-        plan.read_study(ROOT / "studies/v1_model.py")
+    with pytest.raises(
+        ConfigError, match=r"v1_model.py: no such study file in .*studies; did you mean 'v1_models'"
+    ):
+        study_file.read_study(ROOT / "studies/v1_model.py")
+    with pytest.raises(ConfigError, match=r"no such study file in .*; name the path of one"):
+        study_file.read_study(tmp_path / "nothing.py")
     (tmp_path / "broken.py").write_text("RUNS = [}")
     with pytest.raises(ConfigError, match=r"broken.py: SyntaxError"):
-        plan.read_study(tmp_path / "broken.py")
+        study_file.read_study(tmp_path / "broken.py")
+
+
+@pytest.mark.parametrize("name", ["v1_models", "v1_models.py", "studies/v1_models", "studies/v1_models.py"])
+def test_a_study_in_its_folder_is_found_by_its_name(monkeypatch, name):
+    monkeypatch.chdir(ROOT)
+    assert study_file.read_study(name).name == "v1_models"
+
+
+def test_a_name_that_no_study_has_is_answered_with_those_there_are(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(
+        ConfigError, match=r"no such study file in studies; allowed are jepa_collapse, .*v1_models$"
+    ):
+        study_file.read_study("compare")
+
+
+def test_an_entry_may_have_a_reference_of_its_own(write):
+    assert study_file.read_study(write()).references == {}
+    assert study_file.read_study(write(REFERENCES={"c": "b"})).references == {"c": "b"}
 
 
 def test_seeds_and_entries_are_chosen_on_the_command_line(write):
-    study, chosen = plan.select(plan.read_study(write()), seeds="3", only="c,a")
+    study, chosen = plan.select(study_file.read_study(write()), seeds="3", only="c,a")
     assert study.seeds == (0, 1, 2)
     assert [entry.name for entry in chosen] == ["a", "c"]
     with pytest.raises(ConfigError, match=r"--seeds is 'many'; expected the number of seeds"):

@@ -84,7 +84,7 @@ def test_a_source_that_is_left_out_and_not_trained_is_answered_before_anything_i
 ):
     run = make_study([SLOW, PRE, FINE])
     message = (
-        r"'fine' starts from 'pre', which --only leaves out and .* with seed 0, 1; .* --only pre,slow,fine"
+        r"'fine' starts from 'pre', which --only leaves out and .* with seed 0, 1; .* --only slow,pre,fine"
     )
     with pytest.raises(ConfigError, match=message):
         run(only="slow,fine")

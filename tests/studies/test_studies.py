@@ -11,7 +11,7 @@ from polarjax.core import Batch, DataInfo, SessionInfo
 from polarjax.data.virtual_units import TAU_FIX_S, TAU_SAC_S
 from polarjax.engine import config
 from polarjax.engine.optim import check_groups, label_parameters
-from polarjax.studies import budget, plan
+from polarjax.studies import budget, study_file
 
 from .conftest import ROOT
 
@@ -22,7 +22,7 @@ STUDIES = sorted((ROOT / "studies").glob("*.py"))
 
 
 def read(path):
-    return plan.read_study(path)
+    return study_file.read_study(path)
 
 
 def check_model(settings):
