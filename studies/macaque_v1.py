@@ -4,8 +4,9 @@ python -m polarjax.data.convert image_counts FILE.npz --recording all --out sess
 python compare.py --study studies/macaque_v1.py --config.data.sessions=sessions/macaque/ay4_u006 --workdir DIR
 
 One recording at a time: the steps are too few for several at once. The decay of the readouts, ten times that of the
-config, and the number of steps were chosen by bits per spike of the validation movies of three recordings. Time constants are not among the questions: under
-an image that rests before an eye that rests, a memory scales all amplitudes alike, which the readouts undo.
+config, and the number of steps were chosen by bits per spike of the validation movies of three recordings. Time
+constants are not among the questions: under an image that rests before an eye that rests, a memory scales all
+amplitudes alike, which the readouts undo.
 """
 
 QUESTION = "What explains macaque V1 under images of movies that the model never saw?"

@@ -51,7 +51,9 @@ def make_train_step(
       deterministic: whether the last bits do not know the number of devices either; see `sum_micro_batches`.
     """
 
-    def micro_batch(state: TrainState, resident: PyTree, rows: PyTree, key: Array, pooled: tuple[PyTree, ...]):
+    def micro_batch(
+        state: TrainState, resident: PyTree, rows: PyTree, key: Array, pooled: tuple[PyTree, ...]
+    ):
         batch = fetch(resident, rows)
 
         def objective(params):

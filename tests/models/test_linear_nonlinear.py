@@ -55,7 +55,9 @@ def test_with_the_exponential_link_the_rate_is_exp_of_the_drive_and_starts_at_th
     mean = np.log(np.array([0.5, 2.0, 0.5, 2.0]))[:, None, None]
     drive = np.log(np.expm1(np.exp(soft - mean)))
     exponential = module.clone(link="exp")
-    np.testing.assert_allclose(advance((exponential, variables, None), stimulus)[1], drive, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        advance((exponential, variables, None), stimulus)[1], drive, rtol=1e-3, atol=1e-3
+    )
     start = exponential.init(jax.random.key(0), stimulus[:, :1])["params"]["bias"]
     np.testing.assert_allclose(start, np.log([[0.5] * 3, [2.0] * 3]), rtol=1e-6)
 
