@@ -107,6 +107,30 @@ def test_the_full_baseline_has_the_documented_size_and_recipe(variant, channels)
     assert optim.groups.core.learning_rate == 2 * optim.groups.readout.learning_rate == 2e-3
     assert {group.weight_decay for group in optim.groups.values()} == {5e-5}
     assert (optim.clip_norm, optim.warmup_steps) == (10.0, 10 * 1024)
+    assert settings.loss.weights.feature_l1 == 1e-7
+    # Widths fall from 10 to 1.5 places of the last map, which are 4 pixels of a frame apart, in half of the run.
+    per_place = 37.0 / settings.model.kwargs.strides[0] / max(settings.model.kwargs.pools[1], 1)
+    low, first, last, until = optim.bounds.width_deg
+    np.testing.assert_allclose(np.array([low, first, last]) * per_place, [1e-3, 10.0, 1.5])
+    np.testing.assert_allclose(kwargs.initial_width * per_place, 10.0)
+    assert until == 0.5
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in POLAR if "jepa_pre" not in path.stem], ids=lambda path: path.stem
+)
+def test_the_full_configs_have_the_documented_recipe(path):
+    settings = load(path, "")
+    optim, groups = settings.optim, settings.optim.groups
+    assert (optim.b1, optim.b2, optim.eps, optim.clip_norm) == (0.9, 0.95, 1e-8, 5.0)
+    assert (optim.warmup_steps, optim.schedule, settings.train.num_steps) == (15 * 1024, "cosine", 100 * 1024)
+    assert (groups.core.learning_rate, groups.core.weight_decay) == (1.5e-3, 5e-5)
+    if groups.readout is not None:
+        assert (groups.readout.learning_rate, groups.readout.weight_decay) == (1e-3, 5e-5)
+    for name in ("lambda_fix", "lambda_sac", "alpha_fast", "alpha_slow"):
+        if groups.get(name) is not None:
+            np.testing.assert_allclose(groups[name].learning_rate, 0.1 * groups.core.learning_rate)
+            assert groups[name].weight_decay == 0
 
 
 @pytest.mark.parametrize("path", [RESNET, FLOOR], ids=lambda path: path.stem)
