@@ -238,6 +238,7 @@ ROWS = [
     ),
     ("C7", three_signals, 0, "^stopping: the run is being saved; a third signal ends it at once\n$"),
     ("C8", signalled(signal.SIGHUP), 75, STOPPED.format(6)),
+    ("C8 USR1", signalled(signal.SIGUSR1), 75, STOPPED.format(6)),
     (
         "C9",
         full_disk({1}),
