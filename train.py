@@ -3,6 +3,7 @@
 python train.py --config configs/polar_relaxed.py:quick [--workdir DIR] [--config.train.num_steps=500]
 """
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -12,7 +13,17 @@ import jax
 import polarjax.data
 import polarjax.systems
 from polarjax.core import PolarjaxError
-from polarjax.engine import allocator, blas, compilation, config, cpu_flags, interruption, loop, sharding
+from polarjax.engine import (
+    allocator,
+    blas,
+    compilation,
+    config,
+    cpu_flags,
+    interruption,
+    loop,
+    processes,
+    sharding,
+)
 from polarjax.engine.flags import parse_flags
 from polarjax.reports import evaluate, table
 
@@ -20,7 +31,8 @@ FLAGS = {
     "config": "config file, path.py or path.py:argument",
     "workdir": "folder of the run (default: runs/<config>[-argument])",
     "allow-config-change": "values of the config, by commas, that may differ from those the run began with",
-    "coordinator_address": "host:port of process 0, for a run of several processes",
+    "distributed": "join the other processes of a TPU pod; those of SLURM and Open MPI join by themselves",
+    "coordinator_address": "host:port of process 0, for a run of several processes that are started otherwise",
     "num_processes": "number of processes of the run",
     "process_id": "index of this process, from 0",
 }
@@ -28,7 +40,7 @@ FLAGS = {
 
 def main(arguments: list[str]) -> None:
     """Reads the flags, trains, writes the report of the run and prints its table."""
-    flags, overrides = parse_flags(arguments, FLAGS, __doc__)
+    flags, overrides = parse_flags(arguments, FLAGS, __doc__, switches=("distributed",))
     settings = config.load(flags.get("config"), overrides)
     allowed = [name.removeprefix("config.") for name in flags.get("allow-config-change", "").split(",")]
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
@@ -36,26 +48,28 @@ def main(arguments: list[str]) -> None:
     allocator.keep_freed_memory()
     blas.use_one_thread()
     cpu_flags.add_cpu_flags(os.environ)
-    sharding.initialize_distributed(flags)
+    processes.initialize_distributed(flags)
     sharding.use_cores(optim.micro_batches)
     sharding.find_devices()
     compilation.enable_compilation_cache()
-    data = polarjax.data.build(settings.data)
-    try:
-        runs = {workdir: settings, workdir / evaluate.LINEAR_NONLINEAR: polarjax.systems.floor(settings)}
-        with interruption.watch_signals() as stop:
+    with interruption.watch_signals() as stop:
+        with interruption.leave_alone_on_signal("the data was read"):
+            data = polarjax.data.build(settings.data)
+        with contextlib.closing(data):
+            runs = {workdir: settings, workdir / evaluate.LINEAR_NONLINEAR: polarjax.systems.floor(settings)}
             for folder, run in runs.items():
                 if run is not None:
                     print(f"{run.model.name} in {folder}", flush=True)
                     system = polarjax.systems.build(run, data.info)
                     loop.train(run, system, data, folder, stop=stop, allowed_changes=allowed)
+    try:
+        if jax.process_index() == 0:
+            with interruption.leave_on_signal("the report was written"):
+                report = evaluate.write_report(workdir)
+            table.print_table(report)
+            print(f"report: {evaluate.report_folder(workdir, report['checkpoint_step']) / 'report.html'}")
     finally:
-        data.close()
-    if jax.process_index() == 0:
-        with interruption.leave_on_signal("the report was written"):
-            report = evaluate.write_report(workdir)
-        table.print_table(report)
-        print(f"report: {evaluate.report_folder(workdir, report['checkpoint_step']) / 'report.html'}")
+        processes.wait_for_processes()
 
 
 if __name__ == "__main__":

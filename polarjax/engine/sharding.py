@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,28 +16,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from polarjax.core import ConfigError, PyTree
+from polarjax.engine.processes import check_joined, describe_processes
 
-FLAGS = ("coordinator_address", "num_processes", "process_id")
 AXIS = "data"
-
-
-def initialize_distributed(flags: Mapping[str, str]) -> None:
-    """Joins the processes of one run; does nothing for a single process.
-
-    Args:
-      flags: may hold coordinator_address ('host:port'), num_processes and process_id, all three or none.
-        Without them the processes of a SLURM job step or of a TPU pod find each other.
-
-    Raises:
-      ConfigError: some of the three flags are missing or are no numbers in range.
-    """
-    given = [name for name in FLAGS if flags.get(name)]
-    if given:
-        address, count, index = _explicit_processes(flags, given)
-        bound = address if index == 0 else None
-        jax.distributed.initialize(address, count, index, coordinator_bind_address=bound)
-    elif _several_processes_announced():
-        jax.distributed.initialize()
 
 
 def use_cores(micro_batches: int) -> None:
@@ -54,27 +35,6 @@ def use_cores(micro_batches: int) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count_devices(micro_batches, devices=cores, processes=1))
-
-
-def _explicit_processes(flags: Mapping[str, str], given: list[str]) -> tuple[str, int, int]:
-    missing = [name for name in FLAGS if name not in given]
-    if missing:
-        raise ConfigError(
-            f"--{given[0]} needs --{missing[0]} too; give all of {', '.join('--' + f for f in FLAGS)}"
-        )
-    try:
-        count, index = int(flags["num_processes"]), int(flags["process_id"])
-    except ValueError as error:
-        raise ConfigError(f"--num_processes and --process_id must be whole numbers: {error}") from None
-    if not 0 <= index < count:
-        raise ConfigError(f"--process_id is {index}, it must be in [0, {count}), below --num_processes")
-    return flags["coordinator_address"], count, index
-
-
-def _several_processes_announced() -> bool:
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
-        return True
-    return "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
 def find_devices() -> list[jax.Device]:
@@ -99,9 +59,11 @@ def make_mesh(micro_batches: int) -> Mesh:
     """Returns one axis, 'data', over the devices of a run, those of a process side by side as its rows are.
 
     Raises:
-      ConfigError: there is no device, or several processes cannot share the micro-batches; see `count_devices`.
+      ConfigError: there is no device, or several processes have not joined or cannot share the micro-batches; see
+        `count_devices`.
     """
     devices = find_devices()
+    check_joined()
     count = count_devices(micro_batches, devices=len(devices), processes=jax.process_count())
     return Mesh(np.asarray(devices[:count]), (AXIS,), axis_types=(AxisType.Auto,))
 
@@ -122,10 +84,11 @@ def count_devices(micro_batches: int, *, devices: int, processes: int) -> int:
 
 
 def describe_mesh(mesh: Mesh, micro_batches: int) -> list[str]:
-    """Returns a line where devices stay idle."""
+    """Returns lines on the devices of a run, where they are of several processes or some stay idle."""
     idle = jax.device_count() > mesh.size
     counts = f"{mesh.size} of {jax.device_count()} devices are used"
-    return [f"{counts}: config.optim.micro_batches is {micro_batches}"] if idle else []
+    lines = [f"{counts}: config.optim.micro_batches is {micro_batches}"] if idle else []
+    return lines + describe_processes(mesh.size)
 
 
 def check_sharing(batch_size: int, *, micro_batches: int, sessions: int) -> None:

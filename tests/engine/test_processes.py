@@ -2,18 +2,21 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from polarjax.engine import checkpoints, interruption
+from polarjax.core import ConfigError
+from polarjax.engine import checkpoints, interruption, processes
 from tests.engine.runs import assert_same_bits, lines_of, run, without_times
 
 WORKER = """
 import os, signal, sys, time
-from polarjax.engine import interruption, loop, sharding
-sharding.initialize_distributed(dict(coordinator_address=sys.argv[3], num_processes="2", process_id=sys.argv[1]))
+from polarjax.engine import interruption, loop, processes
+processes.initialize_distributed(dict(flag.split("=") for flag in sys.argv[3:]))
 import jax
 from tests.engine import toy
 assert jax.process_count() == jax.device_count() == 2
@@ -21,38 +24,158 @@ data = toy.make_data()
 
 def train(step):
     if step == 5 and jax.process_index() == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), int(sys.argv[2]))
     if step in range(5, 9):
         time.sleep(0.3)  # the processes need a moment to agree on the step after which both stop
     return data.train(step)
 
 try:
     with interruption.watch_signals() as stop:
-        loop.train(toy.make_config(), toy.make_system(), data._replace(train=train), sys.argv[2], stop=stop)
+        loop.train(toy.make_config(), toy.make_system(), data._replace(train=train), sys.argv[1], stop=stop)
+    if jax.process_index() == 0:
+        time.sleep(3)
+    processes.wait_for_processes()
+    print("left at", time.time())
 except interruption.Interrupted as interrupted:
     print(interrupted, flush=True)
     sys.exit(interrupted.exit_code)
 """
 
+CLUSTER = re.compile("SLURM|OMPI|TPU_")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What jax.distributed.initialize was called with, in an environment of no cluster."""
+    for name in filter(CLUSTER.match, list(os.environ)):
+        monkeypatch.delenv(name)
+    calls = []
+    monkeypatch.setattr("jax.distributed.initialize", lambda **arguments: calls.append(arguments))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"process_id": "0"},
+            r"--process_id needs --coordinator_address too; give all of --coordinator_address",
+        ),
+        (
+            {"coordinator_address": "a:1", "num_processes": "two", "process_id": "0"},
+            r"--num_processes and --process_id must be whole numbers",
+        ),
+        (
+            {"coordinator_address": "a:1", "num_processes": "2", "process_id": "2"},
+            r"--process_id is 2, it must be in \[0, 2\), below --num_processes",
+        ),
+    ],
+)
+def test_wrong_flags_of_several_processes_are_named(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        processes.initialize_distributed(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "expected"),
+    [
+        ({}, {}, []),
+        ({}, {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, []),  # a batch script, outside srun
+        ({}, {"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "node[1-4]"}, [{}]),
+        ({}, {"TPU_WORKER_HOSTNAMES": "host0,host1"}, [{}]),
+        ({}, {"TPU_WORKER_HOSTNAMES": "localhost"}, []),
+        ({"distributed": ""}, {}, [{}]),
+        ({}, {"OMPI_COMM_WORLD_SIZE": "1"}, []),
+        ({}, {"OMPI_COMM_WORLD_SIZE": "2"}, [{"cluster_detection_method": "ompi"}]),
+    ],
+)
+def test_the_processes_of_a_cluster_find_each_other_and_a_single_one_starts_nothing(
+    monkeypatch, started, flags, environment, expected
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    processes.initialize_distributed(flags)
+    assert started == expected
+
+
+def test_a_process_with_a_place_of_its_own_holds_all_devices_of_a_slurm_task(monkeypatch, started):
+    for name, value in by_srun(1, 1)[1].items():
+        monkeypatch.setenv(name, value)
+    place = {"coordinator_address": "a:1", "num_processes": "2", "process_id": "1"}
+    processes.initialize_distributed(place)
+    assert [call["cluster_detection_method"] for call in started] == ["deactivate"]
+    assert [call["process_id"] for call in started] == [1]
+
+
+def test_processes_that_cannot_join_are_told_the_flags_that_always_work(monkeypatch):
+    for name in filter(CLUSTER.match, list(os.environ)):
+        monkeypatch.delenv(name)
+    with pytest.raises(
+        ConfigError, match=r"cannot join \(.+\): start all of them, .* --coordinator_address, "
+    ):
+        processes.initialize_distributed({"distributed": ""})
+
+
+def test_processes_that_jax_sees_and_that_have_not_joined_are_refused(monkeypatch):
+    processes.check_joined()
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(ConfigError, match="devices of 4 processes, which have not joined: add --distributed"):
+        processes.check_joined()
+
+
+def test_gpus_of_a_slurm_job_that_no_process_holds_are_told(monkeypatch):
+    assert processes.describe_processes(4) == []
+    for name, value in {"GPUS_ON_NODE": "8", "STEP_NUM_NODES": "4"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for name, value in {"process_count": 4, "device_count": 4, "default_backend": "gpu"}.items():
+        monkeypatch.setattr(jax, name, lambda value=value: value)
+    told = [
+        "4 devices of 4 processes are used",
+        "warning: 4 of 32 GPUs of this SLURM job are seen; start one",
+    ]
+    assert [
+        line[: len(part)] for line, part in zip(processes.describe_processes(4), told, strict=True)
+    ] == told
+    monkeypatch.setattr(jax, "device_count", lambda: 32)
+    assert processes.describe_processes(32) == ["32 devices of 4 processes are used"]
+
+
+def by_flags(index, port):
+    return [f"coordinator_address=localhost:{port}", "num_processes=2", f"process_id={index}"], {}
+
+
+def by_mpirun(index, port):
+    ranks = {f"OMPI_COMM_WORLD_{name}": str(index) for name in ("RANK", "LOCAL_RANK")}
+    uri = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", "JAX_COORDINATOR_PORT": str(port)}
+    return [], {"OMPI_COMM_WORLD_SIZE": "2", **ranks, **uri}
+
+
+def by_srun(index, port):
+    step = {"JOB_ID": "7", "STEP_NODELIST": "localhost", "NTASKS": "2", "PROCID": index, "LOCALID": index}
+    return [], {"JAX_COORDINATOR_PORT": str(port), **{f"SLURM_{name}": str(step[name]) for name in step}}
+
 
 @pytest.fixture
 def run_in_two_processes(repository, unused_port):
-    """Returns workdir -> (exit codes, outputs) of two processes with one device each, always of the same line."""
-    forced = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
-    environment = {**os.environ, **forced, "PYTHONPATH": str(repository)}
+    """Returns function of a workdir -> (exit codes, outputs) of two processes with one device each.
 
-    def start(index, workdir):
+    They begin as `begin` tells, and `number` is the signal that the second gets at step 5.
+    """
+    forced = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+
+    def start(index, workdir, begin, number):
+        flags, environment = begin(index, unused_port)
         return subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(index), str(workdir), f"localhost:{unused_port}"],
-            env=environment,
+            [sys.executable, "-c", WORKER, str(workdir), str(int(number)), *flags],
+            env={**os.environ, **forced, "PYTHONPATH": str(repository), **environment},
             cwd=repository,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run_both(workdir):
-        workers = [start(index, workdir) for index in range(2)]
+    def run_both(workdir, begin=by_flags, number=signal.SIGTERM):
+        workers = [start(index, workdir, begin, number) for index in range(2)]
         try:
             outputs = [worker.communicate(timeout=120)[0] for worker in workers]
         finally:
@@ -77,13 +200,17 @@ def step_where_both_stopped(codes, outputs):
 def test_two_processes_of_which_one_gets_a_signal_stop_together_and_go_on_to_the_bits_of_one(
     whole, tmp_path, run_in_two_processes
 ):
-    stopped = step_where_both_stopped(*run_in_two_processes(tmp_path))
+    codes, outputs = run_in_two_processes(tmp_path, by_mpirun, signal.SIGHUP)
+    stopped = step_where_both_stopped(codes, outputs)
     assert 5 < stopped < 12
+    assert "2 devices of 2 processes are used" in outputs[0]
     state, meta = checkpoints.restore(tmp_path)
     assert meta["step"] == int(state.step) == stopped
     codes, outputs = run_in_two_processes(tmp_path)
     assert codes == [0, 0], "\n".join(outputs)
     assert f"continuing from step {stopped}" in outputs[0]
+    first, second = (float(re.search(r"left at ([\d.]+)", text).group(1)) for text in outputs)
+    assert abs(first - second) < 2  # the first has worked for 3 s more
     restored, meta = checkpoints.restore(tmp_path)
     assert_same_bits(restored, checkpoints.restore(whole[0])[0])
     assert meta["metrics"] == checkpoints.restore(whole[0])[1]["metrics"]
@@ -96,7 +223,7 @@ def test_a_run_goes_from_one_device_to_two_processes_to_four_devices_with_the_sa
     use_devices(1)
     with pytest.raises(interruption.Interrupted):
         run(tmp_path, stop=lambda step: step == 3)
-    stopped = step_where_both_stopped(*run_in_two_processes(tmp_path))
+    stopped = step_where_both_stopped(*run_in_two_processes(tmp_path, by_srun))
     assert checkpoints.restore(tmp_path)[1]["step"] == stopped
     use_devices(4)
     assert_same_bits(run(tmp_path), whole[1])

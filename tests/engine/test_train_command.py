@@ -47,3 +47,13 @@ def test_a_signal_while_the_report_is_written_ends_it_and_the_same_line_writes_i
     assert stopped.value.exit_code == 75
     command.main(line)
     assert reports == [tmp_path, tmp_path] and len(trained) == 4
+
+
+def test_a_signal_while_the_data_is_read_ends_with_code_75(monkeypatch, tmp_path):
+    monkeypatch.setattr(command.polarjax.data, "build", lambda section: signal.raise_signal(signal.SIGUSR1))
+    line = ["--config", "configs/polar_relaxed.py:quick", "--workdir", str(tmp_path)]
+    with pytest.raises(
+        interruption.Interrupted, match="stopped while the data was read; .* again"
+    ) as stopped:
+        command.main(line)
+    assert stopped.value.exit_code == 75
