@@ -3,7 +3,6 @@
 python train.py --config configs/polar_relaxed.py:quick [--workdir DIR] [--config.train.num_steps=500]
 """
 
-import contextlib
 import os
 import pathlib
 import sys
@@ -55,13 +54,15 @@ def main(arguments: list[str]) -> None:
     with interruption.watch_signals() as stop:
         with interruption.leave_alone_on_signal("the data was read"):
             data = polarjax.data.build(settings.data)
-        with contextlib.closing(data):
+        try:
             runs = {workdir: settings, workdir / evaluate.LINEAR_NONLINEAR: polarjax.systems.floor(settings)}
             for folder, run in runs.items():
                 if run is not None:
                     print(f"{run.model.name} in {folder}", flush=True)
                     system = polarjax.systems.build(run, data.info)
                     loop.train(run, system, data, folder, stop=stop, allowed_changes=allowed)
+        finally:
+            data.close()
     try:
         if jax.process_index() == 0:
             with interruption.leave_on_signal("the report was written"):

@@ -28,13 +28,12 @@ def initialize_distributed(flags: Mapping[str, str]) -> None:
     Raises:
       ConfigError: some of the three flags are missing or are no numbers in range, or the others do not answer.
     """
+    place: dict[str, Any] = {}
     if any(flags.get(name) for name in FLAGS):
         place = _explicit_place(flags)
     elif int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
         place = {"cluster_detection_method": "ompi"}  # mpirun may run inside SLURM
-    elif "distributed" in flags or _several_processes_announced():
-        place = {}
-    else:
+    elif "distributed" not in flags and not _several_processes_announced():
         return
     try:
         jax.distributed.initialize(**place)
@@ -57,10 +56,11 @@ def _explicit_place(flags: Mapping[str, str]) -> dict[str, Any]:
     if not 0 <= index < count:
         raise ConfigError(f"--process_id is {index}, it must be in [0, {count}), below --num_processes")
     address = flags["coordinator_address"]
-    place = {"coordinator_address": address, "num_processes": count, "process_id": index}
-    # The cluster around is not asked: it would take all GPUs but one from the process.
     return {
-        **place,
+        "coordinator_address": address,
+        "num_processes": count,
+        "process_id": index,
+        # The cluster around is not asked: it would take all GPUs but one from the process.
         "cluster_detection_method": "deactivate",
         "coordinator_bind_address": address if index == 0 else None,
     }

@@ -113,6 +113,26 @@ def test_a_second_signal_is_answered_and_the_third_acts(capfd):
         signal.raise_signal(signal.SIGINT)
 
 
+def test_one_of_several_processes_hands_the_first_signal_on_and_counts_those_after_the_agreed_step(
+    monkeypatch, capfd
+):
+    sent, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(interruption.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        interruption.multihost_utils, "reached_preemption_sync_point", lambda asked: asked == 1
+    )
+    monkeypatch.setattr(interruption.os, "kill", lambda process, number: sent.append(number))
+    with interruption.watch_signals() as stop:
+        signal.raise_signal(signal.SIGUSR1)
+        assert sent == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is before
+        assert [stop(step) for step in (7, 0)] == [False, True]
+        signal.raise_signal(signal.SIGTERM)
+        assert sent == [signal.SIGTERM] and capfd.readouterr().err.startswith(
+            "stopping: the run is being saved"
+        )
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_signal_that_is_ignored_from_the_start_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
