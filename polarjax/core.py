@@ -183,7 +183,8 @@ class Data(NamedTuple):
     Attributes:
       info: what the model and the checkpoint keep.
       resident: arrays that stay on every device, handed to `fetch`.
-      train: step -> request (pytree of NumPy arrays with a leading axis B) of the global batch.
+      train: step -> request (dict of NumPy arrays with a leading axis B) of the global batch; `start` is the first
+        frame of each row.
       evaluation: (tier, batch_size) -> requests that score every bin of the tier once; tier is 0, 1 or 2.
       fetch: (resident, request) -> Batch, pure and traced inside the compiled step.
       sessions: the open session folders, for reports (memory-mapped arrays).

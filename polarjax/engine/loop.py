@@ -22,6 +22,7 @@ from polarjax.engine.interruption import Interrupted
 from polarjax.engine.memory import check_memory, memory_errors
 from polarjax.engine.optim import Optimizer, describe_groups, make_optimizer
 from polarjax.engine.patience import Patience
+from polarjax.engine.skipped import make_count
 from polarjax.engine.state import TrainState, to_host
 from polarjax.engine.step import make_initialize, make_train_step
 from polarjax.engine.tally import Tally
@@ -111,6 +112,7 @@ def train(
         ):
             told = found.warnings + sharding.describe_mesh(mesh, optim.micro_batches)
             writer.say("\n".join([*told, describe_groups(optim, system.param_group, params)]))
+            count = make_count(tally, data, workdir, writer, settings.max_skipped)
             if (start == total or patience.reason) and not found.due:
                 return state
             save, pending = clock.timed("checkpoint", saver.save), None
@@ -128,14 +130,14 @@ def train(
                     clock.count(time.monotonic() - waiting, device_idle=idle, again=step <= writer.reached)
                     state, scalars = compiled(state, resident, request)
                     # The device works on this step while the numbers of the one before are read.
-                    _count(tally, step - 1, pending, settings.max_skipped, writer)
+                    count(step - 1, pending)
                     pending = scalars
                     writer.advance(step)
                 leaving = stop is not None and stop(step)
                 last, logs, evaluates, saves = _intervals(settings, step)
                 if not (leaving or logs or evaluates or saves):
                     continue
-                _count(tally, step, pending, settings.max_skipped, writer)
+                count(step, pending)
                 pending, numbers = None, clock.take(batch_size) if logs else {}
                 with clock.pause():
                     watchdog.alive(long=True)
@@ -150,6 +152,8 @@ def train(
                         writer.write(step, numbers | metrics)
                     if saves or last:
                         _tell(writer, save(state, {**run, **_record(metrics, tally, patience)}, wait=last))
+                    if late := programs.settle(step - start, logged=logs or last, evaluated=evaluates):
+                        writer.say(late)
                 if last:
                     break
             _tell_end(writer, patience)
@@ -280,10 +284,3 @@ def _begin(
         meta.get("changes", []) + changes,
         meta.get("init_from"),
     )
-
-
-def _count(tally: Tally, step: int, scalars: dict[str, Any] | None, max_skipped: int, writer: Writer) -> None:
-    if scalars is not None and not tally.add(step, jax.device_get(scalars), max_skipped=max_skipped):
-        writer.say(
-            f"step {step}: the loss or its gradient is not finite, nothing was updated ({tally.in_a_row} in a row)"
-        )

@@ -10,6 +10,7 @@ import numpy as np
 
 from polarjax.core import NumericError
 
+SKIPPED_STEPS = "skipped_steps.jsonl"  # in the work directory; see `skipped`
 SPIKE_STEPS = 128
 SPIKE_SIGMAS = 6.0
 START = {
@@ -82,8 +83,9 @@ class Tally:
         if self.in_a_row >= max_skipped:
             raise NumericError(
                 f"the loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step {step}; "
-                f"the last good step is {self.last_good} and every checkpoint is finite. Usual causes: a learning "
-                "rate that is too high (config.optim.groups), NaN in the frames or the gaze of a session"
+                f"the last good step is {self.last_good} and every checkpoint is finite. {SKIPPED_STEPS} in the work "
+                "directory has their segments. Usual causes: a learning rate that is too high (config.optim.groups), "
+                "NaN in the frames or the gaze of a session; correct it and run the same line again"
             )
         return False
 
