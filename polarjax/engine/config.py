@@ -25,7 +25,7 @@ class TrainConfig:
     """The section config.train.
 
     Attributes:
-      num_steps: length of the run.
+      num_steps: length of the run; steps are counted in 32 bits.
       log_every, eval_every, save_every: intervals in steps; all three happen at the last step too.
       eval_batches: largest number of batches of an evaluation, 0 for all.
       keep_latest, keep_best: number of newest checkpoints, and of those with the best metric, that stay.
@@ -37,7 +37,7 @@ class TrainConfig:
         as long is allowed where a program is compiled; 0 for never.
     """
 
-    num_steps: Annotated[int, Range(1)]
+    num_steps: Annotated[int, Range(1, 10**9)]
     log_every: Annotated[int, Range(1)]
     eval_every: Annotated[int, Range(1)]
     save_every: Annotated[int, Range(1)]
@@ -48,7 +48,7 @@ class TrainConfig:
     best_metric: str
     patience: Annotated[int, Range(0)]
     floor_steps: Annotated[int, Range(0)]
-    watchdog_minutes: Annotated[float, Range(0.0)]
+    watchdog_minutes: Annotated[float, Range(0.0, 1e4)]
 
 
 def load(flag: str | None, overrides: Mapping[str, str]) -> ml_collections.ConfigDict:

@@ -23,12 +23,12 @@ class GroupConfig:
     """How one group of parameters is trained.
 
     Attributes:
-      learning_rate: peak of the schedule.
+      learning_rate: peak of the schedule; a step of Adam moves a parameter by about as much, so above 1 is a typo.
       weight_decay: decoupled decay of the leaves named 'kernel', in units of the learning rate.
     """
 
-    learning_rate: Annotated[float, Range(0.0)]
-    weight_decay: Annotated[float, Range(0.0)]
+    learning_rate: Annotated[float, Range(0.0, 1.0)]
+    weight_decay: Annotated[float, Range(0.0, 100.0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,8 @@ class OptimConfig:
     groups: Any
     b1: Annotated[float, Range(0.0, 1.0, high_open=True)]
     b2: Annotated[float, Range(0.0, 1.0, high_open=True)]
-    eps: Annotated[float, Range(0.0, low_open=True)]
-    clip_norm: Annotated[float, Range(0.0, low_open=True)]
+    eps: Annotated[float, Range(0.0, 1.0, low_open=True)]
+    clip_norm: Annotated[float, Range(0.0, 1e6, low_open=True)]
     warmup_steps: Annotated[int, Range(0)]
     schedule: str
     micro_batches: Annotated[int, Range(1)]

@@ -26,6 +26,8 @@ PLACES: dict[str, tuple[tuple[str, str], str]] = {
     "alpha_slow": (("alphas", "slow_logit"), "alpha_slow"),
 }
 
+LARGEST_ALPHA = 0.9995  # a memory of 2,000 frames
+
 
 def initial_rates(model: Any) -> dict[str, Array]:
     """Returns the raw parameters of the relaxation rates at their starts; without gaze all is fixation."""
@@ -79,6 +81,17 @@ def names_of(model: Any) -> tuple[str, ...]:
         "alpha_slow": "slow" in averages,
     }
     return tuple(name for name in PLACES if has[name])
+
+
+def describe_stuck(model: Any) -> tuple[str, ...]:
+    """Returns a warning for each average of a model whose start is so near 1 that it neither moves nor is learned."""
+    return tuple(
+        f"config.model.kwargs.{name} is {getattr(model, name)}: this average remembers "
+        f"{-1 / math.log(getattr(model, name)):,.0f} frames, more than segments have, and the gradient of its logit is "
+        f"near 0; start it at {LARGEST_ALPHA} or below"
+        for name in names_of(model)
+        if name.startswith("alpha") and LARGEST_ALPHA < getattr(model, name) < 1
+    )
 
 
 def read_bounds(model: Any, bounds: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -22,6 +22,8 @@ CHOICES = {
 }
 # Open intervals: an average with alpha = 1 never changes, and its logit is infinite.
 INTERVALS = {
+    **dict.fromkeys(("n_pairs", "kernel_size", "finest_stride", "code_width"), (0, math.inf)),
+    **dict.fromkeys(("base_frequency", "max_velocity"), (0.0, math.inf)),
     "alpha_fast": (0.0, 1.0),
     "alpha_slow": (0.0, 1.0),
     "fixation_rate": (0.0, math.inf),

@@ -6,6 +6,7 @@ The loss is any mix of the likelihood of spikes and, with config.model.jepa, of 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from polarjax.loss_weights import LossWeights, read_weights
 from polarjax.models import bounds, constants, jepa_objective, regularisers, silence
 from polarjax.models.build import FLOOR, is_readout, make_module, padded
 
+LOGGER = logging.getLogger(__name__)
 LIKELIHOODS = POISSON, ZERO_INFLATED = ("poisson", "zero_inflated_poisson")
 CONSTANT_GROUPS: dict[tuple[str, ...], str] = {path: name for name, (path, _) in constants.PLACES.items()}
 FLOOR_RANK, FLOOR_EVALUATIONS = 2, 5
@@ -34,6 +36,8 @@ def build(config: Any, info: DataInfo) -> System:
       ConfigError: a name in config.model, config.loss or config.optim.bounds is unknown, or a value is not allowed.
     """
     module: Any = make_module(config, info)
+    for warning in constants.describe_stuck(module):
+        LOGGER.warning(warning)
     objective = _read_objective(config, module)
     n_units = tuple(len(session.unit_ids) for session in info.sessions)
     weights = _read_weights(config, module, objective, recorded=any(n_units))

@@ -91,7 +91,7 @@ def test_a_wrong_override_names_the_file_the_key_and_what_is_allowed(write, name
         ("del config.train.log_every", r"config\.train\.log_every is missing; config\.train needs num_steps"),
         (
             "config.optim.eps = float('nan')",
-            r"config\.optim\.eps must be a finite number in \(0, inf\), got nan",
+            r"config\.optim\.eps must be a finite number in \(0, 1\], got nan",
         ),
         ("config.optim.warmup_steps = 50", r"warmup_steps is 50, longer than config\.train\.num_steps, 12"),
         ("config.seed = None", r"config\.seed must be a whole number"),

@@ -124,7 +124,7 @@ def test_a_group_that_is_not_trained_may_have_no_parameters():
     [
         ({"b1": 1.0}, r"config\.optim\.b1 must be a finite number in \[0, 1\), got 1\.0"),
         ({"b2": float("nan")}, r"config\.optim\.b2 must be a finite number in \[0, 1\), got nan"),
-        ({"clip_norm": 0.0}, r"config\.optim\.clip_norm .*\(0, inf\), got 0\.0"),
+        ({"clip_norm": 0.0}, r"config\.optim\.clip_norm .*\(0, 1e\+06\], got 0\.0"),
         ({"clip_norm": None}, r"config\.optim\.clip_norm .* got None"),
         (
             {"micro_batches": 1.5},
@@ -134,7 +134,7 @@ def test_a_group_that_is_not_trained_may_have_no_parameters():
         ({"schedule": "cosin"}, r"config\.optim\.schedule is 'cosin'; did you mean 'cosine'\?"),
         ({"betas": 1}, r"config\.optim\.betas is not an option"),
         ({"groups": 5}, r"config\.optim\.groups must be a section of options, got 5"),
-        ({"groups.core.learning_rate": -1e-3}, r"groups\.core\.learning_rate .*\[0, inf\), got -0\.001"),
+        ({"groups.core.learning_rate": -1e-3}, r"groups\.core\.learning_rate .*\[0, 1\], got -0\.001"),
         ({"groups.core.learning_rate": "1e-3"}, r"groups\.core\.learning_rate .* got '1e-3'"),
         ({"groups.core.learning_rat": 1.0}, r"learning_rat is not an option; did you mean 'learning_rate'\?"),
         ({"groups.core": {"learning_rate": 0.1}}, r"config\.optim\.groups\.core\.weight_decay is missing"),
