@@ -9,6 +9,7 @@ the whole, small requests of resident storage).
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -108,9 +109,12 @@ class Reader:
             return read_segment(session, self.sampler.kept[index], frame, cut.burn_in)
         except OSError as error:
             if attempts == 1:
-                message = f"session {session.name} cannot be read any more: {error} ({session.folder})"
-                raise DataError(message) from error
-        time.sleep(PAUSE_S)
+                raise DataError(
+                    f"session {session.name} cannot be read any more, at frames {frame[0]} to {frame[-1]} as user "
+                    f"{os.getuid()}: {error} ({session.folder}). Make the folder readable for this user, or mount it "
+                    "again, and run the same line again"
+                ) from error
+        time.sleep(PAUSE_S * 2 ** (ATTEMPTS - attempts))
         return self._segments(row, request, attempts - 1)
 
     def close(self) -> None:

@@ -108,20 +108,21 @@ def check_units(trained: DataInfo, found: DataInfo) -> None:
     if names[0] != names[1]:
         raise DataError(
             f"the checkpoint was trained on sessions {names[0]}, found {names[1]}; expected the same in the "
-            "same order. Usual cause: a session folder was moved or renamed"
+            "same order. Usual cause: a session folder was moved or renamed; put it back"
         )
     for before, now in zip(trained.sessions, found.sessions, strict=True):
         if before.unit_ids != now.unit_ids:
             changed = sorted(set(before.unit_ids) ^ set(now.unit_ids))[:5] or "their order"
             raise DataError(
                 f"session {now.name} ({now.path or 'embedded'}) has {len(now.unit_ids)} units, the checkpoint was "
-                f"trained on {len(before.unit_ids)}; different: {changed}. Usual cause: the session was written again"
+                f"trained on {len(before.unit_ids)}; different: {changed}. Usual cause: the session was written again; "
+                "put the old one back, or train again"
             )
         if before.fingerprint != now.fingerprint:
             raise DataError(
                 f"session {now.name} ({now.path or 'embedded'}) holds other arrays than the checkpoint was trained "
                 f"on (fingerprint {now.fingerprint[:12]}, expected {before.fingerprint[:12]}). Usual cause: the "
-                "session was written again"
+                "session was written again; put the old one back, or train again"
             )
 
 
