@@ -1,13 +1,19 @@
 """Commands and config files that are wrong: rows of (id, action, exit code, message)."""
 
+import dataclasses
+
 import jax
+import ml_collections
 
 import eval as eval_command
 import train as train_command
+from polarjax import data
 from polarjax.core import PolarjaxError
 from polarjax.engine import checkpoints, logs
 from polarjax.engine.flags import parse_flags
 from polarjax.engine.workdir import claim
+from polarjax.reports.evaluate import open_data
+from polarjax.reports.runs import Run
 from tests.engine import runs
 
 
@@ -31,6 +37,34 @@ def evaluate(*arguments):
         raise error
 
     return action
+
+
+def reopened(change):
+    """Opens the sessions alpha and beta for a run whose checkpoint says something else of them."""
+
+    def action(place):
+        section = place.section(place.write("alpha"), place.write("beta"))
+        info = data.build(section).info
+        config = ml_collections.ConfigDict({"data": section})
+        sessions = tuple(change(list(info.sessions)))
+        run = Run(
+            place.folder, 4, "latest", config, dataclasses.replace(info, sessions=sessions), {}, {}, None
+        )
+        with open_data(run):
+            return "opened"
+
+    return action
+
+
+def with_missing_session(sessions):
+    return [*sessions, dataclasses.replace(sessions[0], name="gamma")]
+
+
+def with_more_units(sessions):
+    return [
+        sessions[0],
+        dataclasses.replace(sessions[1], unit_ids=(*sessions[1].unit_ids, "beta-3", "beta-4")),
+    ]
 
 
 def laptop(place):
@@ -132,6 +166,18 @@ ROWS = [
     ),
     ("U8", laptop, 0, r"^\(5, 'numpy'\)$"),
     ("U10", evaluate("--workdir", "{at}/absent"), 4, "absent does not exist; expected the directory"),
+    (
+        "U10 session",
+        reopened(with_missing_session),
+        3,
+        r"trained on sessions \['alpha', 'beta', 'gamma'\], found \['alpha', 'beta'\]; .* put it back$",
+    ),
+    (
+        "U10 units",
+        reopened(with_more_units),
+        3,
+        r"^session beta \(.*/beta\) has 3 units, the checkpoint was trained on 5; different: \['beta-3', 'beta-4'\]\.",
+    ),
     (
         "U10 tier",
         evaluate("--workdir", "{at}", "--tier", "tests"),

@@ -1,5 +1,7 @@
 """Data that are wrong: rows of (id, action, exit code, message)."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,13 @@ def set_to(rows, value):
 
 def spoiled_frames(place):
     return place.write(frames=changed("frames", set_to((61, 2, 3), np.nan), np.float32), valid=ALL_VALID)
+
+
+def masked_frames(place):
+    valid = ALL_VALID.copy()
+    valid[61:63] = False
+    frames = changed("frames", set_to((slice(61, 63), 2, 3), np.nan), np.float32)
+    return place.notes(frames=frames, valid=valid)
 
 
 def blink(place):
@@ -109,16 +118,23 @@ def rewritten(content):
 
 
 def vanished(place):
+    pauses, reads = [], []
+
     def refuse(*arguments):
+        reads.append(arguments)
         raise OSError(116, "Stale file handle", "spikes.npy")
 
     built = place.build(place.write(), storage="streamed")
-    place.monkeypatch.setattr(streamed, "PAUSE_S", 0.0)
+    place.monkeypatch.setattr(streamed, "STEPS_AHEAD", 0)
+    place.monkeypatch.setattr(streamed, "THREADS", 0)
+    place.monkeypatch.setattr(streamed.time, "sleep", pauses.append)
     place.monkeypatch.setattr(streamed, "read_segment", refuse)
     try:
         return built.train(0)
     finally:
         built.close()
+        assert len(reads) == streamed.ATTEMPTS == 3
+        assert pauses == [streamed.PAUSE_S, 2 * streamed.PAUSE_S]
 
 
 def one_rate(place):
@@ -131,6 +147,12 @@ ROWS = [
         spoiled_frames,
         3,
         r"alpha: frames\.npy: 1 frames of valid bins are not finite, first at frame 61",
+    ),
+    (
+        "D1 masked",
+        masked_frames,
+        0,
+        r"^2 of 180 frames of non-finite stimulus, in invalid bins, are held at the last finite one$",
     ),
     ("D2", blink, 0, r"^3 of 180 frames of non-finite gaze, in invalid bins, are held"),
     (
@@ -256,5 +278,11 @@ ROWS = [
         r"spikes\.npy: 568 bytes, but shape \(180, 3\) of uint8 needs 668",
     ),
     ("D31 magic", rewritten(b"PK"), 3, r"spikes\.npy: is not a NumPy array file"),
-    ("D32", vanished, 3, r"session alpha cannot be read any more: .*Stale file handle.*alpha"),
+    (
+        "D32",
+        vanished,
+        3,
+        rf"^session alpha cannot be read any more, at frames \d+ to \d+ as user {os.getuid()}: .*Stale file handle: "
+        r"'spikes\.npy' \(.*/alpha\)\. Make the folder readable for this user, .* run the same line again$",
+    ),
 ]

@@ -28,8 +28,8 @@ class Place:
         """Writes a session and returns what its reader is told."""
         return "; ".join(open_session(self.write(**arrays)).notes)
 
-    def build(self, *folders, **changes):
-        """Builds the batches of sessions."""
+    def section(self, *folders, **changes):
+        """Returns config.data of sessions."""
         section = {
             "sessions": ",".join(map(str, folders)),
             "virtual": {"seed": 0, "minutes": 1.0, "cache": str(self.folder / "cache"), "gaze": ""},
@@ -46,7 +46,11 @@ class Place:
             "ignore_spikes": False,
             "spike_fraction": 1.0,
         }
-        return data.build(ml_collections.ConfigDict(section | changes))
+        return ml_collections.ConfigDict(section | changes)
+
+    def build(self, *folders, **changes):
+        """Builds the batches of sessions."""
+        return data.build(self.section(*folders, **changes))
 
     def run(self, **options):
         """Trains the toy system in the folder; returns what was printed."""
@@ -60,6 +64,12 @@ class Place:
         except interruption.Interrupted:
             return self.folder / "run" / "checkpoints" / str(at)
         raise AssertionError("the run was not interrupted")
+
+    def warnings(self, logger):
+        """Returns the list of the warnings that a logger gives from now on."""
+        told = []
+        self.monkeypatch.setattr(logger, "warning", told.append)
+        return told
 
     def steps(self):
         """Returns the steps that have a checkpoint."""

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from polarjax.engine import archive, interruption, logs, sharding, storage, watchdog
+from polarjax.engine import archive, interruption, logs, sharding, storage
 from polarjax.engine.workdir import claim
 from tests.engine import toy
 from tests.engine.runs import flip_a_bit, mesh_of
@@ -209,15 +209,6 @@ def other_format(place):
     return place.run()
 
 
-def hung(place):
-    armed = []
-    place.monkeypatch.setattr(
-        watchdog.faulthandler, "dump_traceback_later", lambda s, **k: armed.append((s, k))
-    )
-    place.run()
-    return {seconds for seconds, _ in armed}, all(options["exit"] for _, options in armed)
-
-
 STOPPED = "stopped at step {} and saved; to continue, run the same line again"
 SIX_DAMAGED = r"warning: .*checkpoints/6: step 6 is damaged, .*continuing from step 4"
 
@@ -296,5 +287,4 @@ ROWS = [
     ("C21", stale_lock, 0, "step 12/12"),
     ("C22", clock_that_jumps, 0, r"^\[8, 12\]$"),
     ("C23", other_format, 4, r"checkpoints/5 has format version 99, this program reads 1"),
-    ("C24", hung, 0, r"^\(\{.*3000\.0.*\}, True\)$"),
 ]

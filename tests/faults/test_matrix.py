@@ -4,10 +4,17 @@ import re
 
 import pytest
 
-from tests.faults import command_rows, data_rows, run_rows, training_rows
+from tests.faults import command_rows, data_rows, process_rows, run_rows, settings_rows, training_rows
 from tests.faults.place import Place, answer
 
-ROWS = [*data_rows.ROWS, *training_rows.ROWS, *run_rows.ROWS, *command_rows.ROWS]
+ROWS = [
+    *data_rows.ROWS,
+    *settings_rows.ROWS,
+    *training_rows.ROWS,
+    *run_rows.ROWS,
+    *process_rows.ROWS,
+    *command_rows.ROWS,
+]
 
 
 @pytest.fixture
