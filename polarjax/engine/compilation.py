@@ -87,24 +87,23 @@ class ProgramCount:
         count, self._taken = self._count - self._taken, self._count
         return {"time/compiled_programs": count}
 
-    def settle(self, steps: int, *, logged: bool, evaluated: bool) -> str:
-        """Returns a warning, once, where programs are compiled that the run should have had already; '' else.
+    def settle(self, steps: int, logged: bool, evaluated: bool, say: Callable[[str], None]) -> None:
+        """Says once where programs are compiled that the run should have had already.
 
         Args:
           steps: number of steps since the run started, at the end of an interval.
           logged, evaluated: what happened there.
+          say: is told the warning.
         """
         self._logged, self._evaluated = self._logged or logged, self._evaluated or evaluated
         if self._settled is None:
             if self._logged and self._evaluated and steps >= SETTLED_STEPS:
                 self._settled = self._count
-            return ""
-        late = self._count - self._settled
-        if late <= LATE_PROGRAMS:
-            return ""
-        self._settled = sys.maxsize
-        return (
-            f"warning: {late} programs were compiled after the first {SETTLED_STEPS} steps, the first line of the log "
-            "and the first evaluation, and training waited for them; usual cause: batches of an evaluation whose "
-            "shapes differ. time/compiled_programs in metrics.jsonl says when; make the shapes the same"
-        )
+        elif self._count - self._settled > LATE_PROGRAMS:
+            say(
+                f"warning: {self._count - self._settled} programs were compiled after the first {SETTLED_STEPS} steps, "
+                "the first line of the log and the first evaluation, and training waited for them; usual cause: "
+                "batches of an evaluation whose shapes differ. time/compiled_programs in metrics.jsonl says when; "
+                "make the shapes the same"
+            )
+            self._settled = sys.maxsize

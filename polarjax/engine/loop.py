@@ -20,7 +20,7 @@ from polarjax.engine.config import TrainConfig, validate
 from polarjax.engine.evaluation import make_evaluation
 from polarjax.engine.interruption import Interrupted
 from polarjax.engine.memory import check_memory, memory_errors
-from polarjax.engine.optim import Optimizer, describe_groups, make_optimizer
+from polarjax.engine.optim import OptimConfig, Optimizer, describe_groups, make_optimizer
 from polarjax.engine.patience import Patience
 from polarjax.engine.skipped import make_count
 from polarjax.engine.state import TrainState, to_host
@@ -110,14 +110,13 @@ def train(
             Watchdog(settings.watchdog_minutes) as watchdog,
             clock.told_to(writer.say),
         ):
-            told = found.warnings + sharding.describe_mesh(mesh, optim.micro_batches)
-            writer.say("\n".join([*told, describe_groups(optim, system.param_group, params)]))
+            _tell_begin(writer, found, mesh, optim, system, params)
             count = make_count(tally, data, workdir, writer, settings.max_skipped)
             if (start == total or patience.reason) and not found.due:
                 return state
             save, pending = clock.timed("checkpoint", saver.save), None
             if not found.saved:
-                save(state, {**run, **_record({}, tally, patience)}, wait=True)
+                save(state, _record(run, {}, tally, patience), wait=True)
             watchdog.alive(long=True)
             request = put_request(data.train(start))
             compiled = _compile(train_step, (state, resident, request), batch_size, writer, clock)
@@ -143,7 +142,7 @@ def train(
                     watchdog.alive(long=True)
                     metrics = evaluate(state, _polling(stop, step, watchdog)) if evaluates else {}
                     if leaving or metrics is None:
-                        save(state, {**run, **_record({}, tally, patience, logs or evaluates)}, wait=True)
+                        save(state, _record(run, {}, tally, patience, logs or evaluates), wait=True)
                         raise Interrupted(f"stopped at step {step} and saved; to continue, {AGAIN}")
                     last |= evaluates and patience.add(step, metrics)
                     if logs or last:
@@ -151,12 +150,10 @@ def train(
                     if logs or evaluates:
                         writer.write(step, numbers | metrics)
                     if saves or last:
-                        _tell(writer, save(state, {**run, **_record(metrics, tally, patience)}, wait=last))
-                    if late := programs.settle(step - start, logged=logs or last, evaluated=evaluates):
-                        writer.say(late)
+                        _say(writer, save(state, _record(run, metrics, tally, patience), wait=last), patience)
+                    programs.settle(step - start, logs, evaluates, writer.say)
                 if last:
                     break
-            _tell_end(writer, patience)
     return state
 
 
@@ -201,9 +198,11 @@ def _values(system: System, optimizer: Optimizer, state: TrainState, step: int) 
     return rates | system.constants(jax.device_get(state.params))
 
 
-def _record(metrics: dict[str, Any], tally: Tally, patience: Patience, due: bool = False) -> dict[str, Any]:
-    """Returns what a checkpoint keeps of its step, so that a run resumed there goes on and ends alike."""
-    return {
+def _record(
+    run: dict[str, Any], metrics: dict[str, Any], tally: Tally, patience: Patience, due: bool = False
+) -> dict[str, Any]:
+    """Returns what a checkpoint keeps of the run and its step, so that a run resumed there goes on and ends alike."""
+    return run | {
         "due": due,
         "metrics": metrics,
         "tally": tally.to_dict(),
@@ -212,14 +211,18 @@ def _record(metrics: dict[str, Any], tally: Tally, patience: Patience, due: bool
     }
 
 
-def _tell_end(writer: Writer, patience: Patience) -> None:
-    if patience.reason:
-        writer.say(f"the run has ended: {patience.reason}")
+def _tell_begin(
+    writer: Writer, found: _Begin, mesh: Mesh, optim: OptimConfig, system: System, params: PyTree
+) -> None:
+    told = found.warnings + sharding.describe_mesh(mesh, optim.micro_batches)
+    writer.say("\n".join([*told, describe_groups(optim, system.param_group, params)]))
 
 
-def _tell(writer: Writer, warnings: list[str]) -> None:
+def _say(writer: Writer, warnings: list[str], patience: Patience) -> None:
     for warning in warnings:
         writer.say(f"warning: {warning}; training goes on, the next interval saves again")
+    if patience.reason:
+        writer.say(f"the run has ended: {patience.reason}")
 
 
 def _polling(stop: Callable[[int], bool] | None, step: int, watchdog: Watchdog) -> Callable[[], bool]:

@@ -59,7 +59,7 @@ def test_a_config_is_loaded_with_its_argument_and_overrides_of_every_type(write)
         ("train.num_steps", "many", r"must be like 12, got 'many'"),
         ("train.num_steps", "None", r"must be like 12, got 'None'"),
         ("train.num_steps", "True", r"must be like 12, got 'True'"),
-        ("train.num_steps", "0", r"config\.train\.num_steps must be a whole number in \[1, inf\), got 0"),
+        ("train.num_steps", "0", r"config\.train\.num_steps must be a whole number in \[1, 1e\+09\], got 0"),
         (
             "train.floor_steps",
             "-1",
