@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import numpy as np
 
 from polarjax.core import FORMAT_VERSION, CheckpointError
 from polarjax.engine.array_files import files_of, read_arrays
+from polarjax.engine.storage import sync_folder
 
 FOLDER = "checkpoints"
 ASIDE = "corrupt-"
@@ -144,6 +146,22 @@ def read_meta(workdir: str | Path, step: int) -> dict[str, Any]:
             f"{FORMAT_VERSION}; use the program that wrote it (git commit {meta['git_commit'] or 'unknown'})"
         )
     return meta
+
+
+def replace_meta(workdir: str | Path, step: int, meta: Mapping[str, Any]) -> None:
+    """Replaces the JSON of a checkpoint whose arrays stay, at once and on the disk: a kill leaves the old or the new.
+
+    Args:
+      workdir: folder of the run.
+      step: which checkpoint.
+      meta: from `seal`, of the same arrays.
+    """
+    path = checkpoint_folder(workdir, step) / "meta" / "metadata"
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(meta), encoding="utf-8")
+    sync_folder(path.parent)
+    os.replace(fresh, path)
+    sync_folder(path.parent)
 
 
 def read_contents(workdir: str | Path, step: int, meta: Mapping[str, Any]) -> Contents:

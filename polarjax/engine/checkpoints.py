@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from orbax.checkpoint import checkpoint_managers
 
 from polarjax.core import CheckpointError, PyTree
 from polarjax.engine.archive import (
@@ -25,12 +24,14 @@ from polarjax.engine.archive import (
     metric_of,
     read_contents,
     read_meta,
+    replace_meta,
     seal,
 )
 from polarjax.engine.state import TrainState, flatten, nest, to_host
 from polarjax.engine.storage import check_free_space, storage_errors, sync_folder
 
 TRASH = ".trash"
+UNFINISHED = "*.orbax-checkpoint-tmp*"
 FIELDS = ("step", "params", "target_params", "model_state", "opt_state", "rng")
 FAILURES_IN_A_ROW = 3
 
@@ -48,16 +49,19 @@ class Checkpoints:
           best_metric: name among the metrics handed to `save`.
         """
         self._workdir, self._folder, self._best_metric = workdir, workdir / FOLDER, best_metric
-        self._saving: int | None = None
+        self._keep_latest, self._keep_best = keep_latest, keep_best
+        self._saving: tuple[int, float | None] | None = None  # step and rank of the save that runs
         self._failures = 0
         self._values = {step: metric_of(workdir, step, best_metric) for step in list_steps(workdir)}
         self._sweep()
-        policies = [checkpoint_managers.LatestN(keep_latest), _BestN(self._values, keep_best)]
         self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-            todelete_subdir=TRASH,  # a step is renamed before it is deleted: none is ever half there
-            # Made in the background, a folder that cannot be made leaves threads that wait for it for minutes.
-            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            # Orbax would remove a step before the one that takes its place is on the disk: `_prune` does it.
+            max_to_keep=None,
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._sync_written,
+                # Made in the background, a folder that cannot be made leaves threads that wait for it for minutes.
+                create_directories_asynchronously=False,
+            ),
         )
         self._manager = self._open()
 
@@ -89,7 +93,9 @@ class Checkpoints:
             self._sweep()
 
     def save(self, state: TrainState, meta: dict[str, Any], *, wait: bool = False) -> list[str]:
-        """Starts to write a checkpoint of the state's step, which it replaces; first the one before is committed.
+        """Starts to write a checkpoint of the state's step; first the one before is committed.
+
+        Where the step has a checkpoint, its arrays are those of the state, and its meta alone is replaced.
 
         Args:
           state: on the devices; copied before the call returns, so that it may be donated.
@@ -115,58 +121,62 @@ class Checkpoints:
                     raise
                 self._reopen()
                 warnings.append(str(error))
-        self._empty_trash()
         return warnings
 
     def _start(self, tree: PyTree, meta: dict[str, Any], wait: bool) -> None:
-        step, steps = meta["step"], self._manager.all_steps()  # as all processes know them
+        step, value = meta["step"], finite(meta["metrics"].get(self._best_metric))
+        if step in self._values:
+            if jax.process_index() == 0:
+                replace_meta(self._workdir, step, meta)
+            self._values[step] = value
+            return
         check_free_space(self._folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
-        if step in steps:
-            if len(steps) == 1:
-                return  # the only one: what it lacks is its rank among others
-            self._manager.delete(step)
-        self._values[step] = finite(meta["metrics"].get(self._best_metric))
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
-        self._saving = step
+        self._saving = step, value
         self._manager.save(step, args=items, force=True)
         if wait:
             self._commit()
 
+    def _sync_written(self) -> None:
+        """Brings a checkpoint to the disk before it gets the name of its step; called by the thread that commits."""
+        for entry in self._folder.glob(UNFINISHED):
+            sync_folder(entry)
+
     def _commit(self) -> None:
-        """Waits for the save that runs, and returns when it is listed and on the disk."""
+        """Waits for the save that runs; when it is listed and on the disk, what it makes superfluous is removed."""
         self._manager.wait_until_finished()
-        if self._saving is not None and jax.process_index() == 0:
-            sync_folder(checkpoint_folder(self._workdir, self._saving))
         if self._saving is not None:
+            step, value = self._saving
+            if jax.process_index() == 0:
+                sync_folder(checkpoint_folder(self._workdir, step))
+            self._values[step] = value
             self._saving, self._failures = None, 0
+        self._prune()
+
+    def _prune(self) -> None:
+        """Removes all but the newest checkpoints and those with the highest value; of equal ones the newer stays."""
+        ranked = sorted((value, step) for step, value in self._values.items() if value is not None)
+        best = [step for _, step in ranked[::-1][: self._keep_best]]
+        for step in set(self._values) - {*sorted(self._values)[-self._keep_latest :], *best}:
+            del self._values[step]
+            if jax.process_index() == 0:
+                # Renamed before it is deleted: no step is ever half there.
+                (self._folder / TRASH).mkdir(exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    checkpoint_folder(self._workdir, step).rename(self._folder / TRASH / str(step))
+        self._empty_trash()
 
     def _sweep(self) -> None:
         """Removes what a killed run left half written or half deleted."""
         self._empty_trash()
         if jax.process_index() == 0 and self._folder.is_dir():
-            for entry in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            for entry in self._folder.glob(UNFINISHED):
                 shutil.rmtree(entry, ignore_errors=True)
 
     def _empty_trash(self) -> None:
-        # The folder itself stays: the thread that commits a save may be renaming a step into it.
         if jax.process_index() == 0 and (self._folder / TRASH).is_dir():
             for entry in (self._folder / TRASH).iterdir():
                 shutil.rmtree(entry, ignore_errors=True)
-
-
-class _BestN(checkpoint_managers.PreservationPolicy):
-    """Keeps the n checkpoints with the highest value; of equal ones the newer."""
-
-    def __init__(self, values: dict[int, float | None], count: int):
-        self._values, self._count = values, count
-
-    def should_preserve(self, checkpoints, *, context):
-        """Tells for each checkpoint whether it stays."""
-        del context
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        ranked = sorted((self._values[step], step) for step in steps if self._values.get(step) is not None)
-        best = {step for _, step in ranked[::-1][: self._count]}
-        return [step in best for step in steps]
 
 
 def restore(workdir: str | Path, step: int | str | None = None) -> tuple[TrainState, dict[str, Any]]:

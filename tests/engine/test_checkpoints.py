@@ -31,11 +31,17 @@ def make_state(step):
     )
 
 
+def open_saver(workdir, **keep):
+    return checkpoints.Checkpoints(
+        workdir, **{"keep_latest": 1, "keep_best": 0, "best_metric": "score", **keep}
+    )
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder with the checkpoints of steps 1 and 2."""
     workdir = tmp_path_factory.mktemp("saved")
-    with checkpoints.Checkpoints(workdir, keep_latest=5, keep_best=0, best_metric="score") as saver:
+    with open_saver(workdir, keep_latest=5) as saver:
         for step in (1, 2):
             saver.save(make_state(step), META)
     return workdir
@@ -54,7 +60,7 @@ def test_a_checkpoint_comes_back_bit_by_bit_as_numpy_arrays(saved):
 def test_leaving_by_an_exception_loses_no_checkpoint(tmp_path):
     with (
         pytest.raises(KeyboardInterrupt),
-        checkpoints.Checkpoints(tmp_path, keep_latest=1, keep_best=0, best_metric="score") as saver,
+        open_saver(tmp_path) as saver,
     ):
         saver.save(make_state(5), META)
         raise KeyboardInterrupt
@@ -122,11 +128,66 @@ def test_what_a_killed_save_left_behind_is_swept(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()
     (tmp_path / "run" / "checkpoints" / ".trash" / "0").mkdir(parents=True)
-    with checkpoints.Checkpoints(tmp_path / "run", keep_latest=5, keep_best=0, best_metric="score"):
+    with open_saver(tmp_path / "run", keep_latest=5):
         pass
     assert checkpoints.list_steps(tmp_path / "run") == [1, 2]
     assert not list((tmp_path / "run" / "checkpoints" / ".trash").iterdir())
     assert not list((tmp_path / "run" / "checkpoints").glob("*tmp*"))
+
+
+def ranked(score):
+    return {**META, "metrics": {"score": score}}
+
+
+def test_the_newest_and_the_best_stay_and_of_equal_ones_the_newer(tmp_path):
+    with open_saver(tmp_path, keep_latest=2, keep_best=1) as saver:
+        for step, score in enumerate([0.5, 0.5, 0.25, float("nan"), 0.0]):
+            saver.save(make_state(step), ranked(score))
+    assert checkpoints.list_steps(tmp_path) == [1, 3, 4]
+    assert not list((tmp_path / "checkpoints" / ".trash").iterdir())
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_one_that_it_replaces_is_removed(tmp_path, monkeypatch):
+    synced = []
+
+    def sync(folder):
+        assert checkpoints.list_steps(tmp_path)[0] == 1
+        synced.append(folder.name)
+        if synced[-1] == "2":
+            raise OSError(5, "Input/output error")
+
+    with open_saver(tmp_path) as saver:
+        saver.save(make_state(1), META, wait=True)
+        monkeypatch.setattr(checkpoints, "sync_folder", sync)
+        with pytest.raises(CheckpointError, match="Input/output error"):
+            saver.save(make_state(2), META, wait=True)
+        assert synced[0].startswith("2.orbax-checkpoint-tmp") and synced[1:] == ["2"]
+    assert checkpoints.list_steps(tmp_path) == [1, 2]
+
+
+def test_saving_a_step_again_replaces_its_meta_and_touches_no_array(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "run")
+    arrays = tmp_path / "run" / "checkpoints" / "2" / "state"
+    before = {path: path.stat().st_ino for path in arrays.rglob("*")}
+    with open_saver(tmp_path / "run", keep_latest=2) as saver:
+        saver.save(make_state(2), ranked(0.5), wait=True)
+    assert {path: path.stat().st_ino for path in arrays.rglob("*")} == before
+    assert checkpoints.restore(tmp_path / "run")[1]["metrics"] == {"score": 0.5}
+    assert checkpoints.list_steps(tmp_path / "run") == [1, 2]
+
+
+def test_a_kill_while_a_step_is_saved_again_leaves_what_was_saved(saved, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments):
+        raise Killed
+
+    shutil.copytree(saved, tmp_path / "run")
+    monkeypatch.setattr(archive.os, "replace", kill)
+    with pytest.raises(Killed), open_saver(tmp_path / "run") as saver:
+        saver.save(make_state(2), ranked(0.5), wait=True)
+    assert checkpoints.restore(tmp_path / "run", 2)[1]["metrics"] == {"score": 1.0}
 
 
 def test_an_array_that_the_model_lacks_is_named(saved):
