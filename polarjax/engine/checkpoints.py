@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from polarjax.core import CheckpointError, PyTree
+from polarjax.engine.agreement import begin_together, fail_together
 from polarjax.engine.archive import (
     ASIDE,
     FOLDER,
@@ -19,6 +20,7 @@ from polarjax.engine.archive import (
     checkpoint_folder,
     choose_step,
     damaged,
+    digest_of_json,
     finite,
     list_steps,
     metric_of,
@@ -203,8 +205,21 @@ def latest_intact(workdir: Path) -> tuple[tuple[TrainState, dict[str, Any]] | No
       The checkpoint and one warning for each damaged one; those are set aside as `corrupt-<step>`.
 
     Raises:
-      CheckpointError: there are checkpoints and all are damaged, or one has another format.
+      CheckpointError: there are checkpoints and all are damaged, one has another format, or the processes of a run do
+        not find the same one.
     """
+    with fail_together():
+        found, problems = _newest_intact(workdir)
+    begin = (
+        "the start" if found is None else f"step {found[1]['step']}, sha256 {digest_of_json(found[1])[:8]}"
+    )
+    begin_together(workdir, begin, list(problems.values()))
+    _set_aside(workdir / FOLDER, list(problems))
+    return found, list(problems.values())
+
+
+def _newest_intact(workdir: Path) -> tuple[tuple[TrainState, dict[str, Any]] | None, dict[int, str]]:
+    """Returns the newest checkpoint that is not damaged, and {step: what is wrong} of the newer ones."""
     problems: dict[int, str] = {}
     found = None
     for step in reversed(list_steps(workdir)):
@@ -218,8 +233,7 @@ def latest_intact(workdir: Path) -> tuple[tuple[TrainState, dict[str, Any]] | No
         raise CheckpointError(
             f"no checkpoint of {workdir} is intact, and the run is not started again from 0: {listed}"
         )
-    _set_aside(workdir / FOLDER, list(problems))
-    return found, list(problems.values())
+    return found, problems
 
 
 def match_state(saved: TrainState, abstract: TrainState) -> TrainState:
@@ -265,8 +279,6 @@ def _read(workdir: str | Path, step: int) -> tuple[TrainState, dict[str, Any]]:
 
 
 def _set_aside(folder: Path, steps: list[int]) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("polarjax: every process has read the checkpoints")
     if jax.process_index() == 0:
         for step in steps:
             shutil.rmtree(folder / f"{ASIDE}{step}", ignore_errors=True)

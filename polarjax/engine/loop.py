@@ -64,6 +64,7 @@ def train(
     *,
     stop: Callable[[int], bool] | None = None,
     allowed_changes: Collection[str] = (),
+    break_lock: bool = False,
 ) -> TrainState:
     """Trains a system to config.train.num_steps or until its patience ends, from its last checkpoint if there is one.
 
@@ -74,18 +75,23 @@ def train(
       workdir: folder of the run; the same call continues it, bit by bit as if it had not been interrupted.
       stop: step -> whether to save and leave after it.
       allowed_changes: config values, as 'optim.clip_norm', that may differ from those of the run in the folder.
+      break_lock: whether to take the folder from a process that is gone; see `workdir.claim`.
 
     Returns:
       The state after the last step, on the devices.
 
     Raises:
-      ConfigError: the config does not fit the model, the devices, their memory or the run in the folder.
+      ConfigError: the config does not fit the model, the devices, their memory, the run in the folder or the one that
+        another process was given.
+      DataError: the sessions are not those of the run in the folder or of another process.
       CheckpointError: the folder cannot be used, all its checkpoints are damaged, or saves fail again and again.
       NumericError: config.train.max_skipped steps in a row were not finite.
       Interrupted: `stop` answered True; the state is saved.
     """
     clock, workdir, batch_size = Clock(), Path(workdir), config.data.batch_size
     settings, optim = validate(config)
+    run = folders.describe_run(config, data.info)
+    folders.refuse_unlike_processes(run)
     mesh = sharding.make_mesh(optim.micro_batches)
     shares = {"batch_size": batch_size, "micro_batches": optim.micro_batches}
     sharding.check_sharing(**shares, sessions=len(data.info.sessions))
@@ -96,8 +102,8 @@ def train(
     optimizer = make_optimizer(optim, system.param_group, params, settings.num_steps)
     train_step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
     evaluate = clock.timed("evaluation", make_evaluation(system, data, mesh, put_request, resident, config))
-    run = folders.describe_run(config, data.info)
-    with folders.claim(workdir), ProgramCount(functools.partial(clock.add, "compile")) as programs:
+    counting = ProgramCount(functools.partial(clock.add, "compile"))
+    with folders.claim(workdir, break_lock=break_lock), counting as programs:
         initialize = make_initialize(system, optimizer, data.fetch, config.seed)
         found = _begin(workdir, run, system, initialize, resident, example, mesh, allowed_changes, clock)
         state, tally, start, total = found.state, found.tally, int(found.state.step), settings.num_steps

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from polarjax.core import ConfigError
 from polarjax.engine import checkpoints, interruption, processes
-from tests.engine.runs import assert_same_bits, lines_of, run, without_times
+from tests.engine.runs import assert_same_bits, flip_a_bit, lines_of, run, without_times
 
 WORKER = """
 import os, signal, sys, time
@@ -174,8 +175,9 @@ def run_in_two_processes(repository, unused_port):
             text=True,
         )
 
-    def run_both(workdir, begin=by_flags, number=signal.SIGTERM):
-        workers = [start(index, workdir, begin, number) for index in range(2)]
+    def run_both(workdir, begin=by_flags, number=signal.SIGTERM, of_the_second=None):
+        folders = (workdir, of_the_second or workdir)
+        workers = [start(index, folder, begin, number) for index, folder in enumerate(folders)]
         try:
             outputs = [worker.communicate(timeout=120)[0] for worker in workers]
         finally:
@@ -228,3 +230,20 @@ def test_a_run_goes_from_one_device_to_two_processes_to_four_devices_with_the_sa
     use_devices(4)
     assert_same_bits(run(tmp_path), whole[1])
     assert without_times(lines_of(tmp_path)) == without_times(lines_of(whole[0]))
+
+
+def test_processes_that_find_different_checkpoints_all_end_at_once_and_set_nothing_aside(
+    tmp_path, run_in_two_processes
+):
+    with pytest.raises(interruption.Interrupted):
+        run(tmp_path / "one", stop=lambda step: step == 3)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    flip_a_bit(tmp_path / "two" / "checkpoints" / "3")
+    codes, outputs = run_in_two_processes(tmp_path / "one", of_the_second=tmp_path / "two")
+    for code, output in zip(codes, outputs, strict=True):
+        assert code != 0
+        assert re.search(
+            r"CheckpointError: .*process 0 from step 3, .*; process 1 from step 0, sha256 \w+ \(.*step 3 is damaged",
+            output,
+        ), output
+    assert checkpoints.list_steps(tmp_path / "two") == [0, 3]
