@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -27,25 +28,44 @@ class LineFile:
 
     def __init__(self, path: Path):
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._whole: int | None = None  # size without the part of a line that a failed attempt may have left
         self.waiting: list[str] = []
 
     def append(self, line: str) -> OSError | None:
         """Writes the waiting lines and this one, whole or not at all; returns the error where it is not at all."""
         self.waiting.append(line)
-        rest = "".join(self.waiting).encode()
-        size = os.fstat(self._descriptor).st_size
+        return self._write()
+
+    def close(self) -> OSError | None:
+        """Writes the waiting lines and closes the file; returns the error where lines, which still wait, are lost."""
+        error = self._write()
         try:
+            os.close(self._descriptor)
+        except (
+            OSError
+        ) as refused:  # where a quota, or a network file system, finds at the end that there is no room
+            error = error or refused
+        return error
+
+    def _write(self) -> OSError | None:
+        rest = "".join(self.waiting).encode()
+        try:
+            self._cut()
+            self._whole = os.fstat(self._descriptor).st_size
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
-            os.ftruncate(self._descriptor, size)
+            with contextlib.suppress(OSError):  # a file that cannot be cut now is cut before the next attempt
+                self._cut()
             return error
+        self._whole = None
         self.waiting.clear()
         return None
 
-    def close(self) -> None:
-        """Closes the file; the lines that wait are lost."""
-        os.close(self._descriptor)
+    def _cut(self) -> None:
+        if self._whole is not None:
+            os.ftruncate(self._descriptor, self._whole)
+            self._whole = None
 
 
 class EventFile:
@@ -53,7 +73,8 @@ class EventFile:
 
     def __init__(self, path: str):
         self._path = path.removeprefix(PREFIX + ":")
-        self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
+        # A run that is resumed within a second opens the file of the part before.
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
         self._broken = False
 
     def write(self, content: bytes) -> None:

@@ -61,9 +61,17 @@ class Writer:
         if self._bar is not None:
             self._bar.stop()
         if self._primary:
+            self._close_log()
             if self._board is not None:
                 self._board.close()
-            self._file.close()
+
+    def _close_log(self) -> None:
+        error = self._file.close()
+        if error is not None:
+            self.say(
+                f"warning: {self._path}: the log cannot be written ({error.strerror}); the lines that it lacks at its "
+                "end are lost: free the storage before the run is continued"
+            )
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar, or as it is."""
