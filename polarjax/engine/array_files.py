@@ -6,6 +6,7 @@ in the node itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import tensorstore
 
 MANIFEST = "manifest.ocdbt"
 MAX_REASON = 200
+EXPANSION = 1 << 15  # bytes that one byte of a file becomes at most: 128 kB of equal bytes are 4 after zstd
 
 
 def read_arrays(folder: Path, paths: Iterable[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -27,11 +29,14 @@ def read_arrays(folder: Path, paths: Iterable[str]) -> tuple[dict[str, np.ndarra
       {path: array} of those that can be read and {path: reason} of the others.
     """
     arrays, problems = {}, {}
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     opened = {path: tensorstore.open(_spec(folder, path), read=True, open=True) for path in paths}
     reading = {}
     for path, future in opened.items():
         try:
-            reading[path] = future.result().read()
+            store = future.result()
+            _check_sizes(store, size)
+            reading[path] = store.read()
         except (OSError, ValueError, RuntimeError) as error:
             problems[path] = _reason(error)
     for path, future in reading.items():
@@ -56,6 +61,17 @@ def files_of(folder: Path, path: str) -> list[Path]:
     return sorted(
         {_file(folder, entry["indirect_value"]) for entry in values if "indirect_value" in entry}
     ) or [file]
+
+
+def _check_sizes(store: tensorstore.TensorStore, size: int) -> None:
+    """Raises where files of `size` bytes cannot hold an array: TensorStore would end the process for want of memory."""
+    parts = store.chunk_layout.read_chunk.shape or ()
+    count = math.prod(-(-length // part) for length, part in zip(store.shape, parts, strict=True))
+    values = max(math.prod(store.shape), math.prod(parts))
+    if count > size or values * store.dtype.numpy_dtype.itemsize > size * EXPANSION:
+        raise ValueError(
+            f"a shape of {list(store.shape)} in parts of {list(parts)} in files of {size:,} bytes"
+        )
 
 
 def _file(folder: Path, location: str) -> Path:

@@ -1,14 +1,18 @@
 import json
+import pathlib
 import random
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 
 from polarjax.core import CheckpointError
 from polarjax.engine import archive, checkpoints
 from polarjax.engine.state import TrainState, flatten
 
+FROZEN = pathlib.Path(__file__).parents[1] / "golden" / "checkpoint_format_1"
 META = {
     "config": {"train": {"best_metric": "score"}},
     "info": {},
@@ -27,6 +31,19 @@ def make_state(step):
         target_params=None,
         model_state={"stats": {"mean": np.ones(4, np.float16)}},
         opt_state=({"mu": np.zeros(3, np.float32)}, np.asarray(7, np.int32)),
+        rng=np.asarray([1, 2], np.uint32),
+    )
+
+
+def make_frozen_state():
+    """Returns the state in FROZEN, which was written once and stays as it is, whatever writes checkpoints later."""
+    kernel = np.arange(48, dtype=np.float32).reshape(6, 8) / 7
+    return TrainState(
+        step=np.asarray(3, np.int32),
+        params={"core": {"kernel": kernel, "half": kernel[0].astype(jnp.bfloat16)}},
+        target_params={"core": {"kernel": kernel + 1}},
+        model_state={"batch_stats": {"mean": np.ones(4, np.float16)}},
+        opt_state={"0": {"mu": np.zeros((6, 8), np.float32)}, "1": np.asarray(7, np.int32)},
         rng=np.asarray([1, 2], np.uint32),
     )
 
@@ -110,6 +127,41 @@ def test_a_deleted_array_file_is_damage_and_the_step_before_is_found(saved, tmp_
     assert found[1]["step"] == 1
     assert len(warnings) == 1 and "step 2 is damaged, its arrays are unreadable" in warnings[0]
     assert checkpoints.list_steps(tmp_path / "run") == [1]
+
+
+@pytest.mark.parametrize(("shape", "parts"), [(10**13, 40), (40, 10**13), (10**7, 1)])
+def test_a_shape_that_the_files_cannot_hold_is_damage(saved, tmp_path, shape, parts):
+    shutil.copytree(saved, tmp_path / "run")
+    base = {"driver": "file", "path": f"{tmp_path}/run/checkpoints/2/state/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    key = "params.core.kernel/.zarray"
+    described = json.loads(store.read(key).result().value)
+    described |= {"shape": [shape, 30], "chunks": [parts, 30]}
+    store.write(key, json.dumps(described)).result()
+    with pytest.raises(
+        CheckpointError, match=rf"step 2 is damaged, .*kernel in .*a shape of \[{shape}, 30\]"
+    ):
+        checkpoints.restore(tmp_path / "run", 2)
+
+
+def test_an_array_of_equal_values_much_larger_than_its_files_is_read(tmp_path):
+    state = make_state(1).replace(params={"zeros": np.zeros((4000, 4000), np.float32)})
+    with open_saver(tmp_path) as saver:
+        saver.save(state, META)
+    restored, _ = checkpoints.restore(tmp_path)
+    assert not restored.params["zeros"].any() and restored.params["zeros"].shape == (4000, 4000)
+
+
+def test_a_checkpoint_of_the_first_format_is_still_restored():
+    state, meta = checkpoints.restore(FROZEN)
+    assert meta["format_version"] == 1 and meta["step"] == 3 and meta["metrics"] == {"score": 0.5}
+    assert archive.best_step(FROZEN) == 3
+    want = flatten(make_frozen_state())
+    leaves = flatten(state)
+    assert leaves.keys() == want.keys()
+    for path, leaf in want.items():
+        assert leaves[path].dtype == leaf.dtype
+        np.testing.assert_array_equal(leaves[path], leaf)
 
 
 def test_a_checkpoint_of_another_format_is_refused_and_left_where_it_is(saved, tmp_path):
