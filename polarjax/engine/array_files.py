@@ -65,7 +65,7 @@ def files_of(folder: Path, path: str) -> list[Path]:
 
 def _check_sizes(store: tensorstore.TensorStore, size: int) -> None:
     """Raises where files of `size` bytes cannot hold an array: TensorStore would end the process for want of memory."""
-    parts = store.chunk_layout.read_chunk.shape or ()
+    parts = tuple(part or 1 for part in store.chunk_layout.read_chunk.shape or ())
     count = math.prod(-(-length // part) for length, part in zip(store.shape, parts, strict=True))
     values = max(math.prod(store.shape), math.prod(parts))
     if count > size or values * store.dtype.numpy_dtype.itemsize > size * EXPANSION:
