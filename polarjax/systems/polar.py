@@ -6,6 +6,7 @@ The loss is any mix of the likelihood of spikes and, with config.model.jepa, of 
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -80,9 +81,6 @@ def build(config: Any, info: DataInfo) -> System:
         name = ZERO_INFLATED if module.zero_inflated else POISSON
         return {name: losses.session_mean_nll(log_rate, batch, n_units, silent)}
 
-    def pool(state: Any, batch: Batch) -> PyTree:
-        return jepa_objective.code_means(objective, spread, state, batch)
-
     def loss(params: PyTree, state: Any, batch: Batch, rng: Array, pooled: PyTree = None) -> LossOutput:
         dropout, masking = jax.random.split(rng)
         terms, target = regularisers.regularise(module, params, weights.full), state.target_params
@@ -130,8 +128,10 @@ def build(config: Any, info: DataInfo) -> System:
     def project(params: PyTree, progress: Any) -> PyTree:
         return bounds.project(module, params, limits, progress)
 
-    group, pooled = param_group(config.model.name), pool if spread and n_parts > 1 else None
-    return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project, measure, pooled)
+    group, pool = param_group(config.model.name), None
+    if objective is not None and spread and n_parts > 1:
+        pool = functools.partial(jepa_objective.code_means, objective, spread)
+    return System(init, loss, predict, eval_sums, eval_metrics, group, natural, project, measure, pool)
 
 
 def floor(config: Any) -> ml_collections.ConfigDict | None:
