@@ -190,7 +190,7 @@ def make_config(cache: pathlib.Path, steps: int) -> Any:
     settings = polar.get_config("quick")
     with settings.ignore_type():
         settings.data.virtual.update(minutes=0.4, cache=str(cache / "sessions"))
-        settings.data.update(burn_in=4, predicted=4, batch_size=4)
+        settings.data.update(burn_in=4, predicted=4, batch_size=8)
         settings.model.kwargs = {
             "n_levels": 1,
             "n_pairs": 2,
