@@ -30,6 +30,7 @@ FLAGS = {
     "config": "config file, path.py or path.py:argument",
     "workdir": "folder of the run (default: runs/<config>[-argument])",
     "allow-config-change": "values of the config, by commas, that may differ from those the run began with",
+    "break-lock": "take --workdir from a process that is gone, as after a crash of its machine",
     "distributed": "join the other processes of a TPU pod; those of SLURM and Open MPI join by themselves",
     "coordinator_address": "host:port of process 0, for a run of several processes that are started otherwise",
     "num_processes": "number of processes of the run",
@@ -39,7 +40,7 @@ FLAGS = {
 
 def main(arguments: list[str]) -> None:
     """Reads the flags, trains, writes the report of the run and prints its table."""
-    flags, overrides = parse_flags(arguments, FLAGS, __doc__, switches=("distributed",))
+    flags, overrides = parse_flags(arguments, FLAGS, __doc__, switches=("break-lock", "distributed"))
     settings = config.load(flags.get("config"), overrides)
     allowed = [name.removeprefix("config.") for name in flags.get("allow-config-change", "").split(",")]
     workdir = pathlib.Path(flags.get("workdir") or config.default_workdir(flags["config"]))
@@ -60,7 +61,8 @@ def main(arguments: list[str]) -> None:
                 if run is not None:
                     print(f"{run.model.name} in {folder}", flush=True)
                     system = polarjax.systems.build(run, data.info)
-                    loop.train(run, system, data, folder, stop=stop, allowed_changes=allowed)
+                    options = {"allowed_changes": allowed, "break_lock": "break-lock" in flags}
+                    loop.train(run, system, data, folder, stop=stop, **options)
         finally:
             data.close()
     try:

@@ -69,6 +69,10 @@ class Clock:
 
         return run
 
+    def compiled(self, seconds: float) -> None:
+        """Notes the time that a program took to compile."""
+        self.add("compile", seconds)
+
     def add(self, cause: str, seconds: float) -> None:
         """Counts time that was measured elsewhere for a cause."""
         self._spent[cause] += seconds

@@ -81,8 +81,7 @@ def train(
       The state after the last step, on the devices.
 
     Raises:
-      ConfigError: the config does not fit the model, the devices, their memory, the run in the folder or the one that
-        another process was given.
+      ConfigError: the config does not fit the model, the devices, the run in the folder or that of another process.
       DataError: the sessions are not those of the run in the folder or of another process.
       CheckpointError: the folder cannot be used, all its checkpoints are damaged, or saves fail again and again.
       NumericError: config.train.max_skipped steps in a row were not finite.
@@ -90,20 +89,16 @@ def train(
     """
     clock, workdir, batch_size = Clock(), Path(workdir), config.data.batch_size
     settings, optim = validate(config)
-    run = folders.describe_run(config, data.info)
-    folders.refuse_unlike_processes(run)
+    run = folders.agree_on_run(config, data.info)
     mesh = sharding.make_mesh(optim.micro_batches)
-    shares = {"batch_size": batch_size, "micro_batches": optim.micro_batches}
-    sharding.check_sharing(**shares, sessions=len(data.info.sessions))
-    put_request = functools.partial(sharding.put_request, mesh=mesh, **shares)
+    put_request = _sharing(mesh, batch_size, optim.micro_batches, len(data.info.sessions))
     resident = sharding.put_replicated(data.resident, mesh)
     example = sharding.first_rows(put_request(data.train(0)), mesh, INITIAL_ROWS)
     params = _abstract_params(system, data, resident, example)
     optimizer = make_optimizer(optim, system.param_group, params, settings.num_steps)
     train_step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
     evaluate = clock.timed("evaluation", make_evaluation(system, data, mesh, put_request, resident, config))
-    counting = ProgramCount(functools.partial(clock.add, "compile"))
-    with folders.claim(workdir, break_lock=break_lock), counting as programs:
+    with folders.claim(workdir, break_lock=break_lock), ProgramCount(clock.compiled) as programs:
         initialize = make_initialize(system, optimizer, data.fetch, config.seed)
         found = _begin(workdir, run, system, initialize, resident, example, mesh, allowed_changes, clock)
         state, tally, start, total = found.state, found.tally, int(found.state.step), settings.num_steps
@@ -124,8 +119,8 @@ def train(
             if not found.saved:
                 save(state, _record(run, {}, tally, patience), wait=True)
             watchdog.alive(long=True)
-            request = put_request(data.train(start))
-            compiled = _compile(train_step, (state, resident, request), batch_size, writer, clock)
+            shapes = (state, resident, put_request(data.train(start)))
+            compiled = _compile(train_step, shapes, batch_size, writer, clock)
             for step in range(start + (not found.due), total + 1):
                 if step > start:
                     watchdog.alive()
@@ -161,6 +156,13 @@ def train(
                 if last:
                     break
     return state
+
+
+def _sharing(mesh: Mesh, batch_size: int, micro_batches: int, sessions: int) -> Callable[[PyTree], PyTree]:
+    """Returns the function that sends a request to the devices."""
+    shares = {"batch_size": batch_size, "micro_batches": micro_batches}
+    sharding.check_sharing(**shares, sessions=sessions)
+    return functools.partial(sharding.put_request, mesh=mesh, **shares)
 
 
 def _open_checkpoints(workdir: Path, settings: TrainConfig) -> checkpoints.Checkpoints:

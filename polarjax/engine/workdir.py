@@ -143,6 +143,17 @@ def refuse_unlike_processes(run: dict[str, Any]) -> None:
             )
 
 
+def agree_on_run(config: Any, info: DataInfo) -> dict[str, Any]:
+    """Returns what `describe_run` does, once all processes of the run have the same.
+
+    Raises:
+      ConfigError, DataError: they have not; see `refuse_unlike_processes`.
+    """
+    run = describe_run(config, info)
+    refuse_unlike_processes(run)
+    return run
+
+
 def describe_run(config: Any, info: DataInfo) -> dict[str, Any]:
     """Returns what every checkpoint keeps of the run, as JSON values: config, info, versions, git_commit."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}

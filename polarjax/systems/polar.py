@@ -45,7 +45,7 @@ def build(config: Any, info: DataInfo) -> System:
     limits = bounds.read_bounds(module, dict(config.optim.bounds))
     null_rate = padded(info, [session.mean_count for session in info.sessions])
     spread = tuple(name for name in jepa_objective.PENALTIES if name in weights.full)
-    n_parts = config.optim.micro_batches
+    n_parts = config.optim.micro_batches if spread else 1
 
     def init(rng: Array, batch: Batch) -> PyTree:
         variables = module.init(rng, batch.stimulus[:, :1], batch.gaze[:, :1])

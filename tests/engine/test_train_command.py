@@ -37,7 +37,7 @@ def test_a_signal_while_the_report_is_written_ends_it_and_the_same_line_writes_i
         return {"checkpoint_step": 3}
 
     monkeypatch.setattr(command.polarjax.data, "build", lambda section: data)
-    monkeypatch.setattr(command.loop, "train", lambda *arguments, **options: trained.append(arguments))
+    monkeypatch.setattr(command.loop, "train", lambda *_, **options: trained.append(options["break_lock"]))
     monkeypatch.setattr(command.polarjax.systems, "build", lambda config, info: None)
     monkeypatch.setattr(command.evaluate, "write_report", write_report)
     monkeypatch.setattr(command.table, "print_table", lambda report: None)
@@ -45,8 +45,9 @@ def test_a_signal_while_the_report_is_written_ends_it_and_the_same_line_writes_i
     with pytest.raises(interruption.Interrupted, match="stopped while the report was written") as stopped:
         command.main(line)
     assert stopped.value.exit_code == 75
-    command.main(line)
-    assert reports == [tmp_path, tmp_path] and len(trained) == 4
+    command.main([*line, "--break-lock"])
+    assert reports == [tmp_path, tmp_path]
+    assert trained == [False, False, True, True]
 
 
 def test_a_signal_while_the_data_is_read_ends_with_code_75(monkeypatch, tmp_path):
