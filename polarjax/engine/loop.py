@@ -90,8 +90,7 @@ def train(
     clock, workdir, batch_size = Clock(), Path(workdir), config.data.batch_size
     settings, optim = validate(config)
     run = folders.agree_on_run(config, data.info)
-    mesh = sharding.make_mesh(optim.micro_batches)
-    put_request = _sharing(mesh, batch_size, optim.micro_batches, len(data.info.sessions))
+    mesh, put_request = _share(batch_size, optim.micro_batches, len(data.info.sessions))
     resident = sharding.put_replicated(data.resident, mesh)
     example = sharding.first_rows(put_request(data.train(0)), mesh, INITIAL_ROWS)
     params = _abstract_params(system, data, resident, example)
@@ -158,11 +157,14 @@ def train(
     return state
 
 
-def _sharing(mesh: Mesh, batch_size: int, micro_batches: int, sessions: int) -> Callable[[PyTree], PyTree]:
-    """Returns the function that sends a request to the devices."""
-    shares = {"batch_size": batch_size, "micro_batches": micro_batches}
+def _share(batch_size: int, micro_batches: int, sessions: int) -> tuple[Mesh, Callable[[PyTree], PyTree]]:
+    """Returns the devices, and the function that sends a request to them."""
+    mesh, shares = (
+        sharding.make_mesh(micro_batches),
+        {"batch_size": batch_size, "micro_batches": micro_batches},
+    )
     sharding.check_sharing(**shares, sessions=sessions)
-    return functools.partial(sharding.put_request, mesh=mesh, **shares)
+    return mesh, functools.partial(sharding.put_request, mesh=mesh, **shares)
 
 
 def _open_checkpoints(workdir: Path, settings: TrainConfig) -> checkpoints.Checkpoints:
