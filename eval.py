@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from polarjax.core import ConfigError, PolarjaxError, closest
-from polarjax.engine import blas, sharding
+from polarjax.engine import blas, compilation, sharding
 from polarjax.engine.flags import parse_flags, read_step
 from polarjax.reports import evaluate, table
 
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"--tier is {tier!r}{closest(tier, TIERS)}")
         blas.use_one_thread()
         sharding.find_devices()
+        compilation.enable_compilation_cache()
         report = evaluate.write_report(flags["workdir"], step, TIERS[tier])
     except PolarjaxError as error:
         print(f"error: {error}", file=sys.stderr)
