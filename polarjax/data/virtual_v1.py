@@ -17,7 +17,7 @@ from polarjax.data import gaze_recordings, gaze_simulation, scenes, virtual_unit
 from polarjax.data.gaze_recordings import GazeTraces
 from polarjax.data.sessions import write_session
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 RATE_HZ = 120.0
 PIXELS_PER_DEGREE = 37.0
 WINDOW_SIZE = 51
@@ -167,7 +167,8 @@ def assign_scenes(
 ) -> tuple[Int[np.ndarray, " K"], UInt8[np.ndarray, " K"], Int[np.ndarray, " K"]]:
     """Shares trials among the tiers and gives each a scene of its tier, in random order.
 
-    About half of the test trials show few scenes again and again, the other half shows the other test scenes.
+    About half of the test trials show few scenes again and again, at most half of the test scenes; the other half
+    of the trials shows the other test scenes.
 
     Args:
       rng: source of randomness.
@@ -182,7 +183,7 @@ def assign_scenes(
     tier = np.repeat([2, 1, 0], [n_test, n_validation, n_trials - n_test - n_validation])
     scene, repeated = np.zeros(n_trials, np.int32), np.full(n_trials, -1, np.int32)
     n_repeats = n_test // 2
-    n_repeated = max(1, n_repeats // REPEATS_PER_SCENE)
+    n_repeated = min(max(1, n_repeats // REPEATS_PER_SCENE), np.count_nonzero(scene_tier == 2) // 2)
     for value in range(3):
         pool = rng.permutation(np.flatnonzero(scene_tier == value))
         trials = np.flatnonzero(tier == value)

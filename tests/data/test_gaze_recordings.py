@@ -207,8 +207,8 @@ def test_another_file_of_the_same_name_is_generated_anew_and_an_equal_one_is_not
         virtual_v1.ensure_virtual_v1(0, 12.0, tmp_path / "cache", write(traces_of([130] * 3, seed), name))
     virtual_v1.ensure_virtual_v1(0, 12.0, tmp_path / "cache")
     first, other, copy, simulated = asked
-    assert first == copy != other and simulated == "version1-seed0-minutes12"
-    assert first.startswith("version1-seed0-minutes12-gaze")
+    assert first == copy != other and simulated == "version2-seed0-minutes12"
+    assert first.startswith("version2-seed0-minutes12-gaze")
 
 
 @pytest.mark.skipif(not REAL_GAZE.exists(), reason="the recorded gaze lies beside the project, not in it")

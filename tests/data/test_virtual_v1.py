@@ -75,6 +75,18 @@ def test_full_length_shares_a_tenth_of_the_trials_each_way_and_shows_every_train
     assert not set(scene[repeated >= 0]) & set(scene[(repeated < 0) & (tier == 2)])
 
 
+@pytest.mark.parametrize("n_trials", [10, 180, 420, 450, 720, 3000])  # 720: 12 minutes of recorded gaze
+def test_any_number_of_trials_is_of_scenes_of_their_own_tier_and_repeats_at_most_half_of_those_of_the_test(
+    n_trials,
+):
+    tiers = scenes.load_scenes().tier
+    scene, tier, repeated = virtual_v1.assign_scenes(np.random.default_rng(0), tiers, n_trials)
+    assert len(scene) == n_trials and np.all(tiers[scene] == tier) and set(tier) == {0, 1, 2}
+    again, once = set(scene[repeated >= 0]), set(scene[(repeated < 0) & (tier == 2)])
+    assert again and once and not again & once
+    assert len(again) <= np.count_nonzero(tiers == 2) // 2
+
+
 def test_repeats_show_the_same_image_in_the_test_tier_under_new_eye_movements(folders):
     for folder in folders:
         session = open_session(folder)
