@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,4 +68,26 @@ def begin_together(workdir: Path, begin: str, damages: list[str]) -> None:
         raise CheckpointError(
             f"the processes do not find the same checkpoint in {workdir} to go on from: {listed}. Give all of them a "
             "--workdir that their machines share, see that each can read it, and run the same line again"
+        )
+
+
+def start_together(folder: str, source: Mapping[str, Any] | None) -> None:
+    """Compares what the processes copy from another run.
+
+    Args:
+      folder: config.init_from.
+      source: `warm_start.Start.record`, of this process.
+
+    Raises:
+      CheckpointError: they do not copy the same values; names the step that every process has found.
+    """
+    copied = gather(source and [source["step"], source["digest"]])
+    if any(other != copied[0] for other in copied):
+        listed = ", ".join(
+            f"process {index} finds step {step} (sha256 {digest[:8]})"
+            for index, (step, digest) in enumerate(copied)
+        )
+        raise CheckpointError(
+            f"config.init_from {folder} is not the same everywhere: {listed}. Give all machines the same folder, best "
+            "on a file system that they share"
         )

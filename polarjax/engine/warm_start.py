@@ -10,6 +10,7 @@ import numpy as np
 
 from polarjax.core import READOUT, CheckpointError, ConfigError
 from polarjax.engine import archive, checkpoints
+from polarjax.engine.agreement import fail_together, start_together
 from polarjax.engine.state import Given, TrainState, flatten
 from polarjax.engine.warm_start_words import differences, tell
 
@@ -51,7 +52,7 @@ class _Run(NamedTuple):
 def read_start(
     run: Mapping[str, Any], param_group: Callable[[tuple[str, ...]], str], abstract: Callable[[], TrainState]
 ) -> Start:
-    """Reads what config.init_from names, and compares it with the model of the new run.
+    """Reads what config.init_from names, the same in all processes, and compares it with the model of the new run.
 
     Args:
       run: from `describe_run`.
@@ -60,11 +61,20 @@ def read_start(
 
     Raises:
       ConfigError: no trained run, or its parameters are not those of this model.
-      CheckpointError: its checkpoint is damaged.
+      CheckpointError: its checkpoint is damaged, or another one in another process.
     """
     folder = run["config"]["init_from"]
     if not folder:
         return Start({}, None, [])
+    with fail_together():
+        start = _read_start(folder, run, param_group, abstract)
+    start_together(folder, start.record)
+    return start
+
+
+def _read_start(
+    folder: str, run: Mapping[str, Any], param_group: Callable[..., str], abstract: Callable[[], TrainState]
+) -> Start:
     state, meta = _open(folder)
     source = _describe(state, meta, param_group)
     model = _describe(abstract(), run, param_group)

@@ -171,11 +171,12 @@ def describe_run(config: Any, info: DataInfo) -> dict[str, Any]:
 
 def write_config(workdir: Path, config: dict[str, Any]) -> None:
     """Writes config.json, for people; a restored run reads its checkpoint."""
-    if jax.process_index() == 0:
-        fresh = workdir / "config.json.tmp"
-        with storage_errors(workdir / "config.json", "the config"):
-            fresh.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            os.replace(fresh, workdir / "config.json")
+    with fail_together():
+        if jax.process_index() == 0:
+            fresh = workdir / "config.json.tmp"
+            with storage_errors(workdir / "config.json", "the config"):
+                fresh.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+                os.replace(fresh, workdir / "config.json")
 
 
 def refuse_other_run(

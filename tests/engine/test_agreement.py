@@ -68,3 +68,16 @@ def test_the_error_of_one_process_ends_the_others_too(answer):
         pass
     with pytest.raises(DataError, match="mine"), agreement.fail_together():
         raise DataError("mine")
+
+
+def test_processes_that_copy_other_values_from_a_trained_run_are_refused(answer):
+    source = {"step": 400, "digest": "0123456789"}
+    answer(lambda value: value)
+    agreement.start_together("runs/pretrained", source)
+    answer(lambda value: [value[0], "9876543210"])
+    with pytest.raises(
+        CheckpointError,
+        match=r"config\.init_from runs/pretrained is not the same everywhere: process 0 finds step 400 "
+        r"\(sha256 01234567\), process 1 finds step 400 \(sha256 98765432\)\. Give all machines",
+    ):
+        agreement.start_together("runs/pretrained", source)
