@@ -153,4 +153,4 @@ def test_help_tells_the_flags(capsys):
         command.main(["--help"])
     assert left.value.code == 0
     told = capsys.readouterr().out
-    assert "--only" in told and "There are jepa_collapse, " in told
+    assert "--only" in told and "There are jepa_choices, " in told

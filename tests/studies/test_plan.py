@@ -124,7 +124,7 @@ def test_a_study_in_its_folder_is_found_by_its_name(monkeypatch, name):
 def test_a_name_that_no_study_has_is_answered_with_those_there_are(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(
-        ConfigError, match=r"no such study file in studies; allowed are jepa_collapse, .*v1_models$"
+        ConfigError, match=r"no such study file in studies; allowed are jepa_choices, .*v1_models$"
     ):
         study_file.read_study("compare")
 

@@ -41,6 +41,7 @@ def test_there_are_the_documented_studies():
         "temporal_constants",
         "recipe",
         "macaque_v1",
+        "jepa_choices",
         "jepa_collapse",
         "label_efficiency",
     }
