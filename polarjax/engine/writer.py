@@ -21,6 +21,7 @@ from polarjax.engine.storage import storage_errors
 
 WHOLE = ("train/skipped_steps", "train/loss_spikes", "time/compiled_programs", "time/repeated_steps")
 SHOWN = ("train/loss", "eval/bits_per_spike", "time/samples_per_second")
+TIMED_STEPS, LONG_DAYS = 3, 30.0
 
 
 class Writer:
@@ -41,6 +42,7 @@ class Writer:
         """
         self._primary, self._total = primary, total
         self._first_line: tuple[float, int] | None = None
+        self._begins: list[float] = []
         self._path, self.reached = workdir / METRICS, 0
         self._bar = None
         if not primary:
@@ -81,9 +83,22 @@ class Writer:
             print(text, flush=True)
 
     def advance(self, step: int) -> None:
-        """Moves the progress bar."""
+        """Moves the progress bar; call it when a step was sent and the one before has ended."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
+        if len(self._begins) < TIMED_STEPS:
+            self._begins.append(time.monotonic())
+            if len(self._begins) == TIMED_STEPS:
+                self._tell_long_run(self._begins[-1] - self._begins[-2], step)
+
+    def _tell_long_run(self, seconds: float, step: int) -> None:
+        """Says at once what the first line of the log would say after hours: that this machine is too small."""
+        days = seconds * (self._total - step) / 86400
+        if days > LONG_DAYS:
+            self.say(
+                f"a step takes {seconds:.3g} s here, and the run {days:,.0f} days; the form of a config for a small "
+                "machine is --config FILE.py:quick"
+            )
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Appends one line of metrics; numbers that are not finite are left out, for JSON has none.

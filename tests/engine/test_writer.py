@@ -57,6 +57,18 @@ def test_a_terminal_gets_a_progress_bar_with_speed_and_time_left(tmp_path, capsy
     assert "1,234 samples/s" in printed and "ETA" in printed and "a [line] above" in printed
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(300.0, True), (3.0, False)])
+def test_a_run_that_would_take_a_year_here_is_told_at_its_third_step(
+    seconds, told, tmp_path, capsys, monkeypatch
+):
+    with Writer(tmp_path, start=100, total=102400, primary=True) as writer:
+        for i, step in enumerate((101, 102, 103, 104)):
+            monkeypatch.setattr("polarjax.engine.writer.time.monotonic", lambda i=i: 1000.0 + i * seconds)
+            writer.advance(step)
+            printed = capsys.readouterr().out
+            assert ("a step takes 300 s here, and the run 355 days" in printed) == (told and step == 103)
+
+
 def test_the_tally_survives_json_and_averages_finite_steps_only():
     tally = Tally()
     tally.add(1, {"train/loss": 0.1, "clipped": True, "finite": True}, max_skipped=2)
