@@ -40,6 +40,7 @@ def test_there_are_the_documented_studies():
         "v1_models",
         "temporal_constants",
         "recipe",
+        "macaque_constants",
         "macaque_v1",
         "jepa_choices",
         "jepa_collapse",
