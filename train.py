@@ -13,6 +13,7 @@ import polarjax.data
 import polarjax.systems
 from polarjax.core import PolarjaxError
 from polarjax.engine import (
+    agreement,
     allocator,
     blas,
     compilation,
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> None:
     sharding.find_devices()
     compilation.enable_compilation_cache()
     with interruption.watch_signals() as stop:
-        with interruption.leave_alone_on_signal("the data was read"):
+        with interruption.leave_alone_on_signal("the data was read"), agreement.fail_together():
             data = polarjax.data.build(settings.data)
         try:
             runs = {workdir: settings, workdir / evaluate.LINEAR_NONLINEAR: polarjax.systems.floor(settings)}

@@ -11,7 +11,9 @@ import jax
 import pytest
 
 from polarjax.core import ConfigError
+from polarjax.data.sessions import write_session
 from polarjax.engine import checkpoints, interruption, processes
+from tests.data.conftest import fields, session_arrays
 from tests.engine.runs import assert_same_bits, flip_a_bit, lines_of, run, without_times
 
 WORKER = """
@@ -247,3 +249,32 @@ def test_processes_that_find_different_checkpoints_all_end_at_once_and_set_nothi
             output,
         ), output
     assert checkpoints.list_steps(tmp_path / "two") == [0, 3]
+
+
+def test_a_process_that_lacks_a_session_folder_ends_the_others_with_its_words(
+    tmp_path, repository, unused_port
+):
+    forced = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
+
+    def start(index, sessions):
+        flags, _ = by_flags(index, unused_port)
+        line = ["train.py", "--config", "configs/polar.py:quick", "--workdir", str(tmp_path / "run")]
+        line += [f"--config.data.sessions={sessions}", "--config.data.burn_in=6", "--config.data.predicted=4"]
+        return subprocess.Popen(
+            [sys.executable, *line, *(f"--{flag}" for flag in flags)],
+            env={**os.environ, **forced},
+            cwd=repository,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    alpha = write_session(tmp_path / "alpha", arrays=session_arrays(), **fields())
+    workers = [start(0, alpha), start(1, tmp_path / "elsewhere")]
+    try:
+        errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    assert [worker.returncode for worker in workers] == [4, 3], "\n".join(errors)
+    assert re.search("process 1 could not begin, so none does: .*elsewhere", errors[0])
