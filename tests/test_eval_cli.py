@@ -16,6 +16,7 @@ import eval as command
 from polarjax import data as data_module
 from polarjax import systems
 from polarjax.systems import polar
+from tests.data.conftest import data_section
 
 from .reports.fabricated import save_checkpoint
 
@@ -34,22 +35,9 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     small = {"n_levels": 2, "n_pairs": 2, "kernel_size": 3, "code_width": 4, "finest_stride": 2}
     config = ml_collections.ConfigDict({"system": "polar", "seed": 0, "optim": {}})
-    config.data = {
-        "sessions": "",
-        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(folder / "cache"), "gaze": ""},
-        "burn_in": 4,
-        "predicted": 28,
-        "batch_size": 16,
-        "storage": "resident",
-        "seed": 0,
-        "session_weights": (),
-        "equal_subjects": False,
-        "contrast_weight": 0.0,
-        "contrast_anneal": 0,
-        "drop_silent": False,
-        "ignore_spikes": False,
-        "spike_fraction": 1.0,
-    }
+    virtual = {"seed": 3, "minutes": 0.4}
+    sizes = {"burn_in": 4, "predicted": 28, "batch_size": 16, "seed": 0}
+    config.data = data_section("", folder / "cache", virtual=virtual, **sizes)
     config.model = {"name": "polar_v1", "kwargs": small}
     config.loss = polar.poisson_loss()
     config.optim = {"bounds": {}}

@@ -1,5 +1,7 @@
 """Small sessions that every test of polarjax.data can make wrong in its own way."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -58,28 +60,28 @@ def make_session(tmp_path):
     return make
 
 
+def data_section(sessions, cache, **changes):
+    """Returns config.data as a dict; the virtual V1, where it is used, is kept in the folder `cache`."""
+    virtual = {"seed": 0, "minutes": 1.0, "cache": str(cache), "gaze": ""} | changes.pop("virtual", {})
+    return {
+        "sessions": sessions if isinstance(sessions, str) else ",".join(map(str, sessions)),
+        "virtual": virtual,
+        "burn_in": 6,
+        "predicted": 4,
+        "batch_size": 8,
+        "storage": "resident",
+        "seed": 3,
+        "session_weights": (),
+        "equal_subjects": False,
+        "contrast_weight": 0.0,
+        "contrast_anneal": 0,
+        "drop_silent": False,
+        "ignore_spikes": False,
+        "spike_fraction": 1.0,
+    } | changes
+
+
 @pytest.fixture
 def section(tmp_path):
     """section(sessions, **changes) -> config.data as a dict."""
-
-    def of(sessions, **changes):
-        return {
-            "sessions": sessions
-            if isinstance(sessions, str)
-            else ",".join(str(folder) for folder in sessions),
-            "virtual": {"seed": 0, "minutes": 1.0, "cache": str(tmp_path / "cache"), "gaze": ""},
-            "burn_in": 6,
-            "predicted": 4,
-            "batch_size": 8,
-            "storage": "resident",
-            "seed": 3,
-            "session_weights": (),
-            "equal_subjects": False,
-            "contrast_weight": 0.0,
-            "contrast_anneal": 0,
-            "drop_silent": False,
-            "ignore_spikes": False,
-            "spike_fraction": 1.0,
-        } | changes
-
-    return of
+    return functools.partial(data_section, cache=tmp_path / "cache")

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from polarjax.engine import loop
 from polarjax.engine.sharding import make_mesh
@@ -16,6 +17,23 @@ def run(workdir, *, stop=None, data=None, system=None, allowed_changes=(), **ove
     return loop.train(
         config, system or toy.make_system(), data, workdir, stop=stop, allowed_changes=allowed_changes
     )
+
+
+class Killed(BaseException):
+    """What no handler of errors catches."""
+
+
+def kill(workdir, *, at=7, **options):
+    """Runs until the batch of a step is asked for, and ends there as by a kill."""
+    data = toy.make_data()
+
+    def train(step):
+        if step == at:
+            raise Killed
+        return data.train(step)
+
+    with pytest.raises(Killed):
+        run(workdir, data=data._replace(train=train), **options)
 
 
 def mesh_of(count):

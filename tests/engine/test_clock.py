@@ -3,8 +3,7 @@ import pytest
 from polarjax.engine import interruption
 from polarjax.engine.clock import CAUSES, Clock
 from polarjax.engine.compilation import ProgramCount
-from tests.engine import toy
-from tests.engine.runs import lines_of, run
+from tests.engine.runs import kill, lines_of, run
 
 
 @pytest.fixture
@@ -88,20 +87,8 @@ def test_programs_tell_how_long_they_took_to_compile():
     assert seconds == [1.5] and listened.take() == {"time/compiled_programs": 1}
 
 
-class Killed(BaseException):
-    """What no handler of errors catches."""
-
-
 def test_a_run_that_was_killed_tells_at_its_end_where_the_time_went_and_what_was_lost(tmp_path, capsys):
-    data = toy.make_data()
-
-    def train(step):
-        if step == 7:
-            raise Killed
-        return data.train(step)
-
-    with pytest.raises(Killed):
-        run(tmp_path, data=data._replace(train=train))
+    kill(tmp_path)
     assert [line["step"] for line in lines_of(tmp_path)] == [2, 4, 6]
     capsys.readouterr()
     run(tmp_path)

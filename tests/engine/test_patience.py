@@ -10,7 +10,7 @@ from polarjax.core import ConfigError
 from polarjax.engine import checkpoints, interruption
 from polarjax.engine.patience import Patience
 from tests.engine import toy
-from tests.engine.runs import assert_same_bits, lines_of, run, without_times
+from tests.engine.runs import assert_same_bits, kill, lines_of, run, without_times
 
 BITS = "eval/bits_per_spike"
 # Evaluated at steps 4, 8 and 12 of 20: better once, then never again.
@@ -103,18 +103,7 @@ def test_a_run_that_was_interrupted_ends_at_the_same_step_with_the_same_bits(sto
 
 @pytest.mark.parametrize("at", [5, 8, 11])
 def test_a_run_that_was_killed_ends_at_the_same_step_with_the_same_bits(stopped, tmp_path, at):
-    class Killed(BaseException):
-        pass
-
-    data = toy.make_data()
-
-    def train(step):
-        if step == at:
-            raise Killed
-        return data.train(step)
-
-    with pytest.raises(Killed):
-        run(tmp_path, system=settling(), data=data._replace(train=train), **OPTIONS)
+    kill(tmp_path, at=at, system=settling(), **OPTIONS)
     assert_same_bits(run(tmp_path, system=settling(), **OPTIONS), stopped[1])
     assert without_times(lines_of(tmp_path)) == without_times(lines_of(stopped[0]))
 

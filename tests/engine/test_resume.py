@@ -8,7 +8,7 @@ import pytest
 from polarjax.core import CheckpointError, NumericError
 from polarjax.engine import checkpoints, interruption
 from tests.engine import toy
-from tests.engine.runs import assert_same_bits, flip_a_bit, lines_of, run, without_times
+from tests.engine.runs import Killed, assert_same_bits, flip_a_bit, kill, lines_of, run, without_times
 
 
 @pytest.mark.parametrize("at", [3, 4, 7])
@@ -23,18 +23,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted_bit_for_bit(whole, 
 
 
 def test_a_killed_run_continues_from_its_checkpoint_without_gap_or_double_in_the_log(whole, tmp_path):
-    class Killed(BaseException):
-        pass
-
-    data = toy.make_data()
-
-    def train(step):
-        if step == 7:
-            raise Killed
-        return data.train(step)
-
-    with pytest.raises(Killed):
-        run(tmp_path, data=data._replace(train=train))
+    kill(tmp_path)
     assert [line["step"] for line in lines_of(tmp_path)] == [2, 4, 6]
     with open(tmp_path / "metrics.jsonl", "a") as log:
         log.write('{"step": 8, "train/lo')
@@ -120,9 +109,6 @@ def test_a_signal_finishes_the_step_saves_and_asks_for_the_same_line(whole, tmp_
 
 
 def test_a_run_killed_before_its_first_step_begins_again_from_its_first_checkpoint(whole, tmp_path):
-    class Killed(BaseException):
-        pass
-
     def constants(params):
         raise Killed
 

@@ -6,8 +6,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from polarjax.engine import interruption, logs
-from tests.engine import toy
-from tests.engine.runs import lines_of, run
+from tests.engine.runs import kill, lines_of, run
 
 HEAD, CHECK = (
     struct.Struct("<QI"),
@@ -50,18 +49,7 @@ def interrupt_at_an_evaluation(workdir):
 
 
 def kill_after_a_log_line_that_no_checkpoint_has(workdir):
-    class Killed(BaseException):
-        pass
-
-    data = toy.make_data()
-
-    def train(step):
-        if step == 7:
-            raise Killed
-        return data.train(step)
-
-    with pytest.raises(Killed):
-        run(workdir, data=data._replace(train=train))
+    kill(workdir)
     assert max(step for _, step in shown(workdir)) == 6
 
 

@@ -7,7 +7,7 @@ from polarjax import data
 from polarjax.core import PolarjaxError
 from polarjax.data.sessions import open_session, write_session
 from polarjax.engine import checkpoints, interruption
-from tests.data.conftest import fields, session_arrays
+from tests.data.conftest import data_section, fields, session_arrays
 from tests.engine import runs
 
 ALL_VALID = np.ones((180, 3), bool)
@@ -30,23 +30,8 @@ class Place:
 
     def section(self, *folders, **changes):
         """Returns config.data of sessions."""
-        section = {
-            "sessions": ",".join(map(str, folders)),
-            "virtual": {"seed": 0, "minutes": 1.0, "cache": str(self.folder / "cache"), "gaze": ""},
-            "burn_in": 6,
-            "predicted": 4,
-            "batch_size": 8,
-            "storage": "resident",
-            "seed": 3,
-            "session_weights": (),
-            "equal_subjects": False,
-            "contrast_weight": 0.0,
-            "contrast_anneal": 0,
-            "drop_silent": False,
-            "ignore_spikes": False,
-            "spike_fraction": 1.0,
-        }
-        return ml_collections.ConfigDict(section | changes)
+        section = data_section(folders, self.folder / "cache", **changes)
+        return ml_collections.ConfigDict(section)
 
     def build(self, *folders, **changes):
         """Builds the batches of sessions."""

@@ -9,6 +9,7 @@ import pytest
 
 from polarjax import data as data_module
 from polarjax import systems
+from tests.data.conftest import data_section
 
 from .fabricated import save_checkpoint, tiny_params, tiny_system
 
@@ -19,22 +20,9 @@ SECTIONS = ("model", "loss", "optim")
 def tiny_config(tmp_path_factory):
     """Two virtual sessions of 12 s, segments of 8 + 24 frames; model, loss and optim are not read."""
     config = ml_collections.ConfigDict({"system": "tiny", "seed": 0, **{name: {} for name in SECTIONS}})
-    config.data = {
-        "sessions": "",
-        "virtual": {"seed": 3, "minutes": 0.4, "cache": str(tmp_path_factory.mktemp("cache")), "gaze": ""},
-        "burn_in": 8,
-        "predicted": 24,
-        "batch_size": 8,
-        "storage": "resident",
-        "seed": 0,
-        "session_weights": (),
-        "equal_subjects": False,
-        "contrast_weight": 0.0,
-        "contrast_anneal": 0,
-        "drop_silent": False,
-        "ignore_spikes": False,
-        "spike_fraction": 1.0,
-    }
+    virtual = {"seed": 3, "minutes": 0.4}
+    sizes = {"burn_in": 8, "predicted": 24, "seed": 0}
+    config.data = data_section("", tmp_path_factory.mktemp("cache"), virtual=virtual, **sizes)
     config.train = {"num_steps": 30, "best_metric": "eval/bits_per_spike"}
     return config
 
