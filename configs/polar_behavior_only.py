@@ -13,9 +13,9 @@ from configs import polar
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns configs/polar.py, held to behaviour in the dynamics and the Poisson loss."""
+    """Returns configs/polar.py, held to behaviour in the dynamics, of any size, and to the Poisson loss."""
     config = polar.get_config(variant)
-    config.model.kwargs.gaze = "scaled"
-    config.model.kwargs.dynamics = "recurrent"
+    config.model.kwargs.update(gaze="scaled", dynamics="recurrent")
+    config.model.kwargs.update(saccade_gate="learned", pose_memory=True, gaze_gain=False)
     config.loss.weights.update(poisson=1.0, zero_inflated_poisson=0.0)
     return config

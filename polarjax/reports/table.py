@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from polarjax.reports import pair_page, study_page, words
+
+TRIAL_MEAN = "with trial mean"
+DISPENSABLE = ("training", "steps", TRIAL_MEAN, "95 %")
+WIDE = 1000
 
 
 def print_table(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -54,7 +59,8 @@ def _print_rows(console: Console, title: str, heads: Sequence[str], rows: Sequen
 def print_study(summary: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints a row an entry: bits per spike over seeds, the difference to its reference, steps and training time.
 
-    Where trials are repeated, the correlation with their mean stands beside the bits per spike.
+    Where trials are repeated, the correlation with their mean stands beside them. Where the terminal is too narrow for
+    all columns, those of `DISPENSABLE` are left to the page, in this order.
 
     Args:
       summary: the fields of study.json.
@@ -62,20 +68,12 @@ def print_study(summary: Mapping[str, Any], console: Console | None = None) -> N
     """
     console = console or Console()
     title = f"{summary['study']}: {summary['question']}"
-    narrow = {"collapse_padding": True, "pad_edge": False}
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, **narrow)
-    against = (f"against {summary['reference']}", "over units", "over seeds")
-    repeated = study_page.repeated(summary)
-    correlation = ("with trial mean", "95 % interval") if repeated else ()
-    heads = ("", "bits per spike", "95 % interval", *correlation, *against, "steps", "training")
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=not place)
-    for entry in summary["entries"]:
-        bits = entry["bits_per_spike"]
-        cost = study_page.steps(entry["num_steps"]), study_page.seconds(entry["training_seconds"])
-        numbers = words.number(bits["mean"], 3), words.interval(bits["interval"])
-        numbers += study_page.trial_mean(entry) if repeated else ()
-        table.add_row(entry["name"], *numbers, *study_page.difference(entry["difference"])[:3], *cost)
+    columns = _study_columns(summary)
+    table, wide = _study_table(title, columns), console.options.update(width=WIDE)
+    for name in DISPENSABLE:
+        if console.measure(table, options=wide).maximum > console.width:
+            columns = [column for column in columns if name not in column[0]]
+            table = _study_table(title, columns)
     console.print(table)
     for line in study_page.others(summary):
         console.print(f"differences of {line}", markup=False, highlight=False)
@@ -84,6 +82,33 @@ def print_study(summary: Mapping[str, Any], console: Console | None = None) -> N
     for failure in summary["failures"]:
         console.print(f"failed: {study_page.failure(failure)}", markup=False, highlight=False)
     console.print(f"report: {Path(summary['workdir']) / 'study.html'}", highlight=False, soft_wrap=True)
+
+
+def _study_columns(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Returns the columns of the table of a study, the head of each first."""
+    against = (f"against {summary['reference']}", "over units", "over seeds")
+    repeated = study_page.repeated(summary)
+    correlation = (TRIAL_MEAN, f"{TRIAL_MEAN}, 95 %") if repeated else ()
+    rows = [("", "bits per spike", "95 %", *against, *correlation, "steps", "training")]
+    for entry in summary["entries"]:
+        bits = entry["bits_per_spike"]
+        numbers = words.number(bits["mean"], 3), words.interval(bits["interval"])
+        numbers += study_page.difference(entry["difference"])[:3]
+        numbers += study_page.trial_mean(entry) if repeated else ()
+        cost = study_page.steps(entry["num_steps"]), study_page.seconds(entry["training_seconds"])
+        rows.append((entry["name"], *numbers, *cost))
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _study_table(title: str, columns: Sequence[Sequence[str]]) -> Table:
+    narrow = {"box": box.SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False}
+    table = Table(title=title, title_justify="left", title_style="bold", **narrow)
+    for place, (head, *cells) in enumerate(columns):
+        width = max(map(len, (*head.split(), *cells)), default=1)  # heads may be broken, numbers not
+        table.add_column(textwrap.fill(head, width), justify="right" if place else "left", no_wrap=True)
+    for row in zip(*(cells for _, *cells in columns), strict=True):
+        table.add_row(*row)
+    return table
 
 
 def print_pair(summary: Mapping[str, Any], console: Console | None = None) -> None:

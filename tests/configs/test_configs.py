@@ -98,6 +98,12 @@ def test_the_constants_start_where_the_documents_say(name, constants):
     assert (kwargs.fixation_rate, kwargs.saccade_rate, kwargs.alpha_fast, kwargs.alpha_slow) == constants
 
 
+@pytest.mark.parametrize("variant", ["", "quick"])
+def test_the_gaze_of_behavior_only_acts_on_the_dynamics_and_on_no_gain(variant):
+    kwargs = load(ROOT / "configs" / "polar_behavior_only.py", variant).model.kwargs
+    assert (kwargs.saccade_gate, kwargs.pose_memory, kwargs.get("gaze_gain")) == ("learned", True, False)
+
+
 @pytest.mark.parametrize(("variant", "channels"), [("", (128, 256)), ("learned", (8, 256, 128))])
 def test_the_full_baseline_has_the_documented_size_and_recipe(variant, channels):
     settings = load(RESNET, variant)

@@ -122,8 +122,9 @@ def test_the_correlation_with_the_trial_mean_is_told_with_its_interval_where_tri
     assert float(line["trial_mean_correlation_median_low"]) == pytest.approx(found["interval"][0])
     stream = io.StringIO()
     table.print_study(summary, Console(width=200, file=stream))
-    for text in ((tmp_path / "study.html").read_text(), stream.getvalue()):
-        assert "with trial mean" in text and "0.352 to 0.848" in text
+    page, printed = (tmp_path / "study.html").read_text(), stream.getvalue()
+    assert "with trial mean" in page and "0.352 to 0.848" in page
+    assert "mean, 95 %" in printed and "0.352 to 0.848" in printed
     for result in results:
         result.row["trial_mean_correlation_median"] = None
     study.write_study(make_question(), results, [], tmp_path)
@@ -275,6 +276,17 @@ def test_the_printed_table_has_a_row_an_entry(written):
         assert re.search(rf"^ +{name} +0\.\d{{3}}", text, re.MULTILINE)
     assert "failed: minimal, seed 7: exit code 3" in text
     assert text.endswith(f"report: {folder}/study.html\n")
+
+
+@pytest.mark.parametrize(("width", "shown", "left_out"), [(78, "over seeds", "95 %"), (200, "training", None)])
+def test_a_narrow_terminal_gets_fewer_columns_and_every_number_whole(written, width, shown, left_out):
+    summary, stream = written[1], io.StringIO()
+    table.print_study(summary, Console(width=width, file=stream))
+    text = re.sub(r"\s+", " ", stream.getvalue())
+    assert "…" not in text and shown.split()[1 if " " in shown else 0] in text
+    assert left_out is None or left_out not in text
+    entry = next(entry for entry in summary["entries"] if entry["difference"])
+    assert " ".join(study_page.difference(entry["difference"])[:3]) in text
 
 
 def test_durations_and_steps_are_told_briefly():
