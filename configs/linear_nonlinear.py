@@ -1,6 +1,7 @@
 """The floor alone: one spatio-temporal filter of rank 2 a unit, then a softplus.
 
-Every other config trains it beside its model, see config.train.floor_steps.
+Every other config with spikes trains it beside its model, for config.train.floor_steps steps: with one filter a unit it
+needs few, and a rate and a warm-up of its own.
 
 python train.py --config configs/linear_nonlinear.py:quick
 """

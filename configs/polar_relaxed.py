@@ -1,5 +1,7 @@
 """Polar-V1 that starts from relaxed constants: tau 200 ms in fixation, 50 ms in saccades; alpha 0.80 and 0.90.
 
+The quick form has no running averages, so that alpha says nothing there.
+
 python train.py --config configs/polar_relaxed.py:quick
 """
 

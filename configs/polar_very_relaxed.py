@@ -1,5 +1,7 @@
 """Polar-V1 that starts from very relaxed constants: tau 500 ms in fixation, 100 ms in saccades; alpha 0.85 and 0.85.
 
+The quick form has no running averages, so that alpha says nothing there.
+
 python train.py --config configs/polar_very_relaxed.py:quick
 """
 

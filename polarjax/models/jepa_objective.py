@@ -208,14 +208,14 @@ def code_means(objective: Objective, names: tuple[str, ...], state: Any, batch: 
 def watch_codes(objective: Objective, state: Any, batch: Batch) -> dict[str, Array]:
     """Returns numbers of a batch to be added over batches: the loss, and how collapsed the codes of contexts are.
 
-    'loss_other_gaze' is the loss where every example has the action of another one. The masks of all evaluations are
-    the same.
+    'loss_other_gaze' is the loss where every example has the action of another one, absent where there is no other. The
+    masks of all evaluations are the same.
     """
     params, target = state.params, state.target_params
     seen = _see(objective, params, state.model_state, target, batch)
     terms = _compare(objective, params, target, seen, jax.random.key(0))
     numbers = {"batches": jnp.ones(()), "loss": terms.loss, **watch("code", terms.codes)}
-    if objective.options.sees_gaze:
+    if objective.options.sees_gaze and len(batch.stimulus) > 1:
         rolled = seen._replace(actions=[jnp.roll(action, 1, 0) for action in seen.actions])
         numbers["loss_other_gaze"] = _compare(objective, params, target, rolled, jax.random.key(0)).loss
     return {name.removeprefix("code/"): value for name, value in numbers.items()}

@@ -146,6 +146,15 @@ def test_the_gaze_of_another_example_matters_where_the_predictor_sees_it(make_ob
         assert abs(watched["loss_other_gaze"] - alone) > 1e-5
 
 
+def test_where_there_is_no_other_example_no_loss_with_its_gaze_is_told(make_objective):
+    objective, params, state, batch = make_objective(sees_gaze=True)
+    slow = jepa_objective.initial_target(objective, params)
+    now = SimpleNamespace(params=params, model_state=state, target_params=slow)
+    single = jax.tree.map(lambda leaf: leaf[:1], batch)
+    told = jax.eval_shape(lambda: jepa_objective.watch_codes(objective, now, single))
+    assert "loss" in told and "loss_other_gaze" not in told
+
+
 def test_every_delta_has_its_own_context_its_own_interval_of_gaze_and_its_own_predictor(make_objective):
     deltas = (1, 3)
     objective, params, state, batch = make_objective(deltas=deltas, target="stop_gradient")

@@ -278,7 +278,9 @@ def test_the_printed_table_has_a_row_an_entry(written):
     assert text.endswith(f"report: {folder}/study.html\n")
 
 
-@pytest.mark.parametrize(("width", "shown", "left_out"), [(78, "over seeds", "95 %"), (200, "training", None)])
+@pytest.mark.parametrize(
+    ("width", "shown", "left_out"), [(78, "over seeds", "95 %"), (200, "training", None)]
+)
 def test_a_narrow_terminal_gets_fewer_columns_and_every_number_whole(written, width, shown, left_out):
     summary, stream = written[1], io.StringIO()
     table.print_study(summary, Console(width=width, file=stream))
