@@ -64,8 +64,8 @@ LEARNED = PLAIN | {
 def make_quick(config: ConfigDict) -> ConfigDict:
     """Makes a config small enough for two CPU cores: pooled early, few channels.
 
-    The rates are for some hundred steps and not 102,400, the readout's that of configs/polar.py:quick; widths start where
-    the documents' bound on them ends, and need none.
+    The rates are for some hundred steps and not 102,400, the readout's that of configs/polar.py:quick. Widths start
+    below where the documents' bound on them ends, and have none.
     """
     kwargs = config.model.kwargs
     kwargs.update(hidden=16, dropout=0.0, initial_width=0.06)
