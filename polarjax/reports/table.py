@@ -89,7 +89,9 @@ def _study_columns(summary: Mapping[str, Any]) -> list[list[str]]:
     against = (f"against {summary['reference']}", "over units", "over seeds")
     repeated = study_page.repeated(summary)
     correlation = (TRIAL_MEAN, f"{TRIAL_MEAN}, 95 %") if repeated else ()
-    rows = [("", "bits per spike", "95 %", *against, *correlation, "steps", "training")]
+    rows: list[tuple[str, ...]] = [
+        ("", "bits per spike", "95 %", *against, *correlation, "steps", "training")
+    ]
     for entry in summary["entries"]:
         bits = entry["bits_per_spike"]
         numbers = words.number(bits["mean"], 3), words.interval(bits["interval"])
