@@ -237,6 +237,7 @@ def loss_and_gradients(case: Case, variables: PyTree, batch: Batch) -> tuple[flo
 
 class _ModelState(NamedTuple):
     model_state: PyTree
+    target_params: None = None
 
 
 def gradient_norm(gradients: PyTree) -> float:

@@ -126,4 +126,5 @@ def _in_process_of_its_own(name: str, cache: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    measure.restart_in(measure.fair_environment(cores_as_devices=True))
     measure.run(main)

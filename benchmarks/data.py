@@ -149,4 +149,5 @@ def _read_alone(data: Any, steps: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    measure.restart_in(measure.fair_environment(cores_as_devices=True))
     measure.run(main)

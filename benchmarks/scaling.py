@@ -167,4 +167,5 @@ def plot(rows: list[dict[str, Any]], file: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
+    measure.restart_in(measure.fair_environment(cores_as_devices=False))
     measure.run(main)

@@ -13,7 +13,6 @@ import functools
 import pathlib
 import resource
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -109,6 +108,5 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if not any(argument.startswith("--config") for argument in sys.argv[1:]):
-        measure.restart_in(measure.fair_environment(cores_as_devices=True))
+    measure.restart_in(measure.fair_environment(cores_as_devices=True))
     measure.run(main)

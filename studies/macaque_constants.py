@@ -1,6 +1,6 @@
 """Time constants of recordings of macaque V1 under images (docs/macaque.md); the session is named on the command line.
 
-python -m polarjax.data.convert image_counts FILE.npz --recording ay4_u006 --out sessions/macaque
+python -m polarjax.data.convert image_counts FILE.npz --recording all --out sessions/macaque
 python compare.py --study studies/macaque_constants.py --config.data.sessions=sessions/macaque/ay4_u006 --workdir DIR
 
 The model of studies/macaque_v1.py with amplitudes that remember, on the 24 frames of the image and two of the grey

@@ -161,8 +161,9 @@ class Sampler:
         sessions = len(self.sessions)
         if batch_size < sessions or batch_size % sessions:
             raise ConfigError(
-                f"batch size {batch_size} is not a multiple of the {sessions} sessions; a batch holds as many segments "
-                f"of each. Allowed are {sessions}, {2 * sessions}, {3 * sessions} .."
+                f"config.data.batch_size: batch size {batch_size} is not a multiple of the {sessions} sessions; a "
+                "batch holds as many segments of each, in training in each of config.optim.micro_batches: take a "
+                f"multiple of {sessions} times these"
             )
         return batch_size // sessions
 

@@ -85,7 +85,8 @@ class Tally:
                 f"the loss or its gradient was not finite in {self.in_a_row} steps in a row, up to step {step}; "
                 f"the last good step is {self.last_good} and every checkpoint is finite. {SKIPPED_STEPS} in the work "
                 "directory has their segments. Usual causes: a learning rate that is too high (config.optim.groups), "
-                "NaN in the frames or the gaze of a session; correct it and run the same line again"
+                "numbers that are far too large in a session. Lower the rate and continue with --allow-config-change "
+                "and its name, or correct the session and begin anew in another --workdir"
             )
         return False
 

@@ -97,7 +97,7 @@ class Writer:
         if days > LONG_DAYS:
             self.say(
                 f"a step takes {seconds:.3g} s here, and the run {days:,.0f} days; the form of a config for a small "
-                "machine is --config FILE.py:quick"
+                "machine, where it has one, is --config FILE.py:quick"
             )
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:

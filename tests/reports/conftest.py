@@ -9,9 +9,11 @@ import pytest
 
 from polarjax import data as data_module
 from polarjax import systems
+from polarjax.reports import study
 from tests.data.conftest import data_section
 
 from .fabricated import save_checkpoint, tiny_params, tiny_system
+from .fabricated_study import make_question, make_results
 
 SECTIONS = ("model", "loss", "optim")
 
@@ -56,3 +58,11 @@ def tiny_workdir(tmp_path, tiny_run, use_tiny_system):
     folder = tmp_path / "tiny-run"
     shutil.copytree(tiny_run.path, folder, ignore=shutil.ignore_patterns("eval"))
     return types.SimpleNamespace(**vars(tiny_run) | {"path": folder})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A study whose pages and tables were written, and its summary."""
+    folder = tmp_path_factory.mktemp("study")
+    failures = [{"entry": "minimal", "seed": 7, "error": "exit code 3: no sessions"}]
+    return folder, study.write_study(make_question(), make_results(), failures, folder)
