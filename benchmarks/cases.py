@@ -226,18 +226,15 @@ def loss_and_gradients(case: Case, variables: PyTree, batch: Batch) -> tuple[flo
     with jax.enable_x64(True):
         variables, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (variables, batch))
         _, system = make_system(case)
-        state = _ModelState({name: value for name, value in variables.items() if name != "params"})
+        kept = {name: value for name, value in variables.items() if name != "params"}
+        rng = jax.random.key(0)
+        state = TrainState(jnp.zeros((), jnp.int32), variables["params"], None, kept, (), jax.random.key_data(rng))
 
         def loss(params):
-            return system.loss(params, state, batch, jax.random.key(0)).loss
+            return system.loss(params, state, batch, rng).loss
 
         value, gradients = jax.jit(jax.value_and_grad(loss))(variables["params"])
         return float(value), jax.device_get(gradients)
-
-
-class _ModelState(NamedTuple):
-    model_state: PyTree
-    target_params: None = None
 
 
 def gradient_norm(gradients: PyTree) -> float:
