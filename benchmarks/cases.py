@@ -228,7 +228,9 @@ def loss_and_gradients(case: Case, variables: PyTree, batch: Batch) -> tuple[flo
         _, system = make_system(case)
         kept = {name: value for name, value in variables.items() if name != "params"}
         rng = jax.random.key(0)
-        state = TrainState(jnp.zeros((), jnp.int32), variables["params"], None, kept, (), jax.random.key_data(rng))
+        state = TrainState(
+            jnp.zeros((), jnp.int32), variables["params"], None, kept, (), jax.random.key_data(rng)
+        )
 
         def loss(params):
             return system.loss(params, state, batch, rng).loss

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from polarjax.ops.coding_rate import rate_share, unit_rows
+from polarjax.ops.coding_rate import coding_rate, rate_share, unit_rows
 
 SHORTEST_ROW = 1e-12
 RANK_FLOOR = 1e-5
@@ -61,12 +61,13 @@ def thin_rows(z: Float[Array, "n d"], at_most: int = MOST_ROWS) -> Float[Array, 
 
 
 def diagnose(z: Float[Array, "n d"]) -> dict[str, Float[Array, ""]]:
-    """Returns all numbers of codes by name, with R/R_max of `coding_rate`, from at most 1024 rows of them."""
-    z = thin_rows(z)
+    """Returns all numbers of codes by name, with R of `coding_rate` in nats and R/R_max, from at most 1024 rows."""
+    z = thin_rows(jax.lax.stop_gradient(z))
     return {
         "deviation": normalized_deviation(z),
         "cosine": mean_cosine(z),
         "rank": rank_me(z),
+        "coding_rate": coding_rate(z),
         "rate": rate_share(z),
     }
 

@@ -24,7 +24,7 @@ from polarjax.reports.runs import Run
 
 COLLAPSED = 0.1
 """A deviation below this, at any level, is an alarm: spread codes have 1, codes that are one point 0."""
-SPREAD = ("deviation", "cosine", "rank", "rate")
+SPREAD = ("deviation", "cosine", "rank", "coding_rate", "rate")
 INITIAL_ROWS, MOST_BATCHES = 8, 48
 
 

@@ -12,7 +12,8 @@ EXPLAINED = {
     "deviation": "deviation of the codes: 1 spread, 0 collapsed",
     "cosine": "cosine of two codes: 0 spread, 1 collapsed",
     "rank": "directions of the codes (RankMe): {width} at most, 1 collapsed",
-    "rate": "coding rate, share of the largest: 1 spread, 0 collapsed",
+    "coding_rate": "coding rate R of the codes, nats",
+    "rate": "R as a share of the largest: 1 spread, 0 collapsed",
 }
 
 

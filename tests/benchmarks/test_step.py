@@ -81,9 +81,14 @@ def test_our_side_of_a_row_has_the_options_of_what_it_stands_for(name):
 
 def test_our_side_of_a_small_row_trains():
     case = dataclasses.replace(cases.small(cases.CASES["minimal"]), batch=jax.device_count())
-    ours = cases.compile_step(case, cases.initial_variables(case))
+    variables = cases.initial_variables(case)
+    ours = cases.compile_step(case, variables)
     losses = [float(ours.run()["train/loss"]) for _ in range(3)]
     assert np.isfinite(losses).all() and losses[2] < losses[0]
+    batch = cases.make_batch(case, case.frames, case.predicted)
+    loss, gradients = cases.loss_and_gradients(case, variables, batch)  # what a twin in PyTorch is held to
+    assert losses[0] == pytest.approx(loss, rel=1e-5)
+    assert 0 < cases.gradient_norm(gradients) < np.inf
 
 
 def test_the_peak_is_that_of_what_came_after_the_baseline():

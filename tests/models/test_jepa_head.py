@@ -261,6 +261,8 @@ def test_an_unknown_penalty_is_named():
 def test_codes_are_watched_at_every_level():
     found = watch("jepa_code", maps())
     assert set(found) == {
-        f"jepa_code/{n}_{level}" for n in ("deviation", "cosine", "rank", "rate") for level in range(3)
+        f"jepa_code/{name}_{level}"
+        for name in ("deviation", "cosine", "rank", "coding_rate", "rate")
+        for level in range(3)
     }
     assert found["jepa_code/deviation_0"] > 0.9

@@ -43,6 +43,7 @@ def test_axes_and_their_opposites_are_spread():
     np.testing.assert_allclose(found["cosine"], -1 / 15, rtol=1e-5)
     np.testing.assert_allclose(found["rank"], 8, rtol=1e-3)
     np.testing.assert_allclose(found["rate"], 1, rtol=1e-5)
+    np.testing.assert_allclose(found["coding_rate"], 8 * np.log(2), rtol=1e-5)
 
 
 def test_codes_that_are_all_zero_have_finite_numbers():

@@ -28,7 +28,8 @@ def made_report(deviation=0.8, excess=0.02, **changes):
     """Returns the fields that words and page read, of a run without units."""
     numbers = {"loss": 0.25, "loss_other_gaze": None if excess is None else 0.25 + excess}
     numbers["other_gaze_excess"] = excess
-    for name, value in (("deviation", deviation), ("cosine", 0.3), ("rank", 5.5), ("rate", 0.4)):
+    spread = {"deviation": deviation, "cosine": 0.3, "rank": 5.5, "coding_rate": 9.75, "rate": 0.4}
+    for name, value in spread.items():
         numbers[name] = {"mean": value, "levels": [value, value]}
     untrained = numbers | {"loss": 1.125}
     found = {
@@ -147,6 +148,7 @@ def test_the_page_has_every_number_beside_that_of_the_untrained_model_and_the_co
     )
     assert "<td>.. higher by; 0 where the gaze is of no use</td><td>0.020</td>" in page
     assert "32 at most, 1 collapsed</td><td>5.50</td><td>5.50</td><td>5.50</td><td>5.50</td>" in page
+    assert "nats</td><td>9.75</td><td>9.75</td><td>9.75</td><td>9.75</td>" in page
     assert page.count("data:image/png;base64,") == 1
     assert self_supervision_page._panels(curves, 2) == {
         "loss": {"training": curves["train/loss_jepa"], "validation": curves["jepa/loss"]},

@@ -111,7 +111,7 @@ def test_an_evaluation_says_how_well_is_predicted_and_how_collapsed_the_codes_ar
     state = State(quickly(system.init)(jax.random.key(0), batch))
     sums = quickly(lambda: system.eval_sums(state, batch))()
     once, twice = (system.eval_metrics(jax.tree.map(lambda x, n=n: n * np.asarray(x), sums)) for n in (1, 2))
-    names = ("loss", "loss_other_gaze", "deviation", "cosine", "rank", "rate")
+    names = ("loss", "loss_other_gaze", "deviation", "cosine", "rank", "coding_rate", "rate")
     assert {f"jepa/{name}" for name in names} < set(once)
     assert 0 < once["jepa/loss"] < 2
     assert once["jepa/deviation"] == pytest.approx(once["jepa/deviation_0"])
