@@ -203,7 +203,7 @@ def _slopes_of_shown(form: PairForm, a: Array, z: tuple, of_shown: dict) -> tupl
     looks_back = "energy" in form.shown
 
     def unit_at(t: Array | int) -> tuple:
-        return safe_normalize(*(_at(x, t) for x in z))
+        return safe_normalize(_at(z[0], t), _at(z[1], t))
 
     def step(scored: bool, carry: tuple, t: Array) -> tuple:
         later, units = carry
