@@ -1,3 +1,4 @@
+import os
 import random
 import sys
 
@@ -10,7 +11,7 @@ from tests.engine.runs import run
 LOGGED = {"train.save_every": 1, "train.log_every": 1}
 TOY = """
 import os, sys
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = {FLAGS!r}
 from polarjax.engine import loop
 from tests.engine import toy
 loop.train(toy.make_config(**{LOGGED!r}), toy.make_system(), toy.make_data(), sys.argv[1])
@@ -18,7 +19,8 @@ loop.train(toy.make_config(**{LOGGED!r}), toy.make_system(), toy.make_data(), sy
 
 
 def test_a_run_that_is_killed_twice_ends_with_the_bits_and_the_log_of_one_that_was_not(tmp_path, monkeypatch):
-    source = TOY.replace("{LOGGED!r}", repr(LOGGED))
+    # the flags of the run that nothing kills, which is in this process: the last bits may depend on them
+    source = TOY.format(FLAGS=os.environ["XLA_FLAGS"], LOGGED=LOGGED)
     monkeypatch.setattr(soak, "_command", lambda workdir, steps: [sys.executable, "-c", source, str(workdir)])
     run(tmp_path / "whole", **LOGGED)
     report = soak.kill_runs(tmp_path / "whole", 12, 10.0, 2, random.Random(1))
