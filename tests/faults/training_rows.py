@@ -209,7 +209,8 @@ ROWS = [
         never_finite_again,
         5,
         r"3 steps in a row, up to step 9; the last good step is 6 and every checkpoint is finite\. "
-        r"skipped_steps\.jsonl in the work directory has their segments\. Usual causes: .* run the same line again",
+        r"skipped_steps\.jsonl in the work directory has their segments\. Usual causes: .* "
+        r"Lower the rate and continue with --allow-config-change .* begin anew in another --workdir$",
     ),
     ("T3", spike, 0, "^1$"),
     ("T4", large_log_rate, 0, "True"),
