@@ -1,7 +1,6 @@
 """Every parameter of every config gets a gradient, and belongs to one group of the optimizer."""
 
 import collections
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +32,6 @@ FORMS = [
     (RESNET, "learned", {}),
     *((MACAQUE, variant, {}) for variant in ("reference", "resnet_convgru")),
 ]
-quickly = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 class State:
@@ -72,13 +68,13 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(path, variant, opti
     ]
     arrays += [random.poisson(1.0, bins), np.ones(bins)]
     slow = Batch(*(jnp.asarray(array, jnp.float32) for array in arrays))
-    variables = quickly(system.init)(jax.random.key(0), slow)
+    variables = jax.jit(system.init)(jax.random.key(0), slow)
     # Heads that start at 0 hand no gradient back: all parameters are moved.
     params = jax.tree.map(
         lambda leaf: leaf + jnp.asarray(random.normal(0, 0.1, leaf.shape), leaf.dtype), variables["params"]
     )
     key, state = jax.random.key(1), State(variables)
-    slope = quickly(jax.grad(lambda params, batch: system.loss(params, state, batch, key).loss))
+    slope = jax.jit(jax.grad(lambda params, batch: system.loss(params, state, batch, key).loss))
     # Raw gaze features saturate heads in fast movements, and saccade gates in slow ones.
     gradients = [slope(params, slow._replace(gaze=scale * slow.gaze)) for scale in (0.01, 0.3)]
     largest = jax.tree.map(lambda *leaves: max(float(jnp.abs(leaf).max()) for leaf in leaves), *gradients)

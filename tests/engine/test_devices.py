@@ -16,7 +16,7 @@ from tests.engine import tiny_polar, toy
 from tests.engine.runs import assert_same_bits, lines_of, mesh_of, run, without_times
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+AS_IN_A_RUN = {"xla_backend_optimization_level": 3}
 
 
 def collectives(compiled):
@@ -39,7 +39,7 @@ def prepare(config, system, data, mesh, micro_batches=4):
     optim = OptimConfig.read(config.optim, config.train.num_steps)
     params = jax.eval_shape(init, *here)
     optimizer = make_optimizer(optim, system.param_group, params, config.train.num_steps)
-    first = make_initialize(system, optimizer, data.fetch, 0).lower(*here).compile(QUICK)(*here)
+    first = make_initialize(system, optimizer, data.fetch, 0).lower(*here).compile()(*here)
     state = sharding.put_replicated(to_host(first), mesh)
     step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
     evaluate = make_eval_step(system, data.fetch, mesh, deterministic=optim.deterministic)
@@ -52,10 +52,10 @@ def end_of_polar(dtype, count, weights):
     config = tiny_polar.add_objective(config, weights) if weights else config
     system, mesh = tiny_polar.make_system(config), mesh_of(count)
     step, evaluate, state, resident, put = prepare(config, system, tiny_polar.make_data(), mesh)
-    compiled = step.lower(state, resident, put(0)).compile()
+    compiled = step.lower(state, resident, put(0)).compile(AS_IN_A_RUN)
     for number in range(3):
         state, scalars = compiled(state, resident, put(number))
-    sums = evaluate.lower(state, resident, put(3)).compile()(state, resident, put(3))
+    sums = evaluate.lower(state, resident, put(3)).compile(AS_IN_A_RUN)(state, resident, put(3))
     return (state, scalars, sums), collectives(compiled)
 
 
@@ -81,7 +81,7 @@ def test_a_penalty_is_that_of_all_rows_however_many_micro_batches_and_devices_sh
         config = tiny_polar.add_objective(config, {"jepa": 1e-30, name: 1.0})
         system, mesh = tiny_polar.make_system(config), mesh_of(devices)
         step, _, state, resident, put = prepare(config, system, tiny_polar.make_data(), mesh, micro_batches)
-        ends.append(step.lower(state, resident, put(0)).compile(QUICK)(state, resident, put(0))[1])
+        ends.append(step.lower(state, resident, put(0)).compile()(state, resident, put(0))[1])
     for scalar in (f"train/loss_{name}", "train/grad_norm"):
         np.testing.assert_allclose(ends[1][scalar], ends[0][scalar], rtol=2e-4)
     assert float(ends[0]["train/grad_norm"]) > 0

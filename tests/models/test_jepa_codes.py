@@ -10,19 +10,18 @@ from polarjax.models.summary_maps import summary_maps
 from polarjax.ops.coarse_grid import coarse_grid
 from polarjax.systems.polar import make_module
 from tests.engine import tiny_polar
-from tests.systems.quickly import quickly
 
 
 def test_codes_are_mean_unit_vectors_and_summaries_are_means_over_places_of_the_last_frame():
     config, data = tiny_polar.add_objective(tiny_polar.make_config(), {"jepa": 1.0}), tiny_polar.make_data(4)
     batch = jax.tree.map(jnp.asarray, data.fetch(data.resident, data.train(0)))
-    variables = dict(quickly(tiny_polar.make_system(config).init)(jax.random.key(0), batch))
+    variables = dict(jax.jit(tiny_polar.make_system(config).init)(jax.random.key(0), batch))
     variables.pop("target")
     params = variables.pop("params")
     objective = read_objective(config.model.jepa, make_module(config, data.info), tiny_polar.LENGTH)
-    found = quickly(lambda: frozen_codes(objective, params, variables, batch))()
+    found = jax.jit(lambda: frozen_codes(objective, params, variables, batch))()
 
-    @quickly
+    @jax.jit
     def last_maps():
         given = (batch.stimulus, batch.gaze, (tiny_polar.LENGTH - 1,))
         return objective.module.apply({"params": params, **variables}, *given, method=summary_maps)[0]

@@ -15,7 +15,6 @@ from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.summary_maps import summary_maps
 from polarjax.ops.target_network import target_decay
 from tests.engine.tiny_polar import JEPA as OPTIONS
-from tests.systems.quickly import quickly
 
 KEY = jax.random.key(3)
 
@@ -30,7 +29,7 @@ def make_objective(make_model, make_movie):
         spikes = jnp.zeros((2, 1, max(module.n_units)))
         batch = Batch(stimulus, gaze, spikes, spikes)
         objective = jepa_objective.read_objective(OPTIONS | options, module, stimulus.shape[1])
-        head = quickly(lambda: jepa_objective.init_head(objective, jax.random.key(0), variables, batch))()
+        head = jax.jit(lambda: jepa_objective.init_head(objective, jax.random.key(0), variables, batch))()
         state = {name: tree for name, tree in variables.items() if name != "params"}
         return objective, {**variables["params"], "jepa": head}, state, batch
 
@@ -102,7 +101,7 @@ def losses(make_objective):
         def loss(params, slow, given=(objective, state, batch)):
             return jepa_objective.predict_maps(given[0], params, given[1], slow, given[2], KEY).loss
 
-        value, gradients = quickly(jax.value_and_grad(loss, argnums=(0, 1)))(params, slow)
+        value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, slow)
         found[kind] = value, *gradients
     return found
 
@@ -136,10 +135,10 @@ def test_the_gaze_of_another_example_matters_where_the_predictor_sees_it(make_ob
     objective, params, state, batch = make_objective(sees_gaze=sees_gaze)
     slow = jepa_objective.initial_target(objective, params)
     now = SimpleNamespace(params=params, model_state=state, target_params=slow)
-    watched = quickly(lambda: jepa_objective.watch_codes(objective, now, batch))()
+    watched = jax.jit(lambda: jepa_objective.watch_codes(objective, now, batch))()
     masking = jax.random.key(0)  # of all evaluations
     given = (objective, params, state, slow, batch, masking)
-    alone = quickly(lambda: jepa_objective.predict_maps(*given).loss)()
+    alone = jax.jit(lambda: jepa_objective.predict_maps(*given).loss)()
     np.testing.assert_allclose(watched["loss"], alone, rtol=1e-5)
     assert ("loss_other_gaze" in watched) == sees_gaze
     if sees_gaze:
@@ -175,8 +174,8 @@ def test_every_delta_has_its_own_context_its_own_interval_of_gaze_and_its_own_pr
         return jnp.stack(losses).mean()
 
     given = (objective, params, state, None, batch, KEY)
-    found = quickly(lambda: jepa_objective.predict_maps(*given).loss)()
-    np.testing.assert_allclose(found, quickly(expected)(), rtol=1e-5)
+    found = jax.jit(lambda: jepa_objective.predict_maps(*given).loss)()
+    np.testing.assert_allclose(found, jax.jit(expected)(), rtol=1e-5)
 
 
 def test_what_is_watched_is_the_mean_over_batches_and_over_levels():

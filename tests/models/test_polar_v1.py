@@ -25,13 +25,9 @@ REFERENCE = {
     "readout": "per_level",
     "link": "exp",
 }
-# Plain code compiles in a third of the time.
-quickly = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
-@functools.partial(quickly, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def advance(module, variables, stimulus, gaze, memory):
     memory, log_rate, _ = module.apply(variables, stimulus, gaze, memory, method="advance")
     return memory, log_rate
@@ -78,7 +74,7 @@ def test_windows_and_parts_with_the_memory_handed_on_predict_what_the_whole_segm
         jax.tree.map(functools.partial(close, tolerance=1e-12), memory, whole_memory)
 
 
-@functools.partial(quickly, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def rates_and_gradients(module, variables, stimulus, gaze):
     def total(params, stimulus, gaze):
         log_rate, _ = module.apply({**variables, "params": params}, stimulus, gaze)
@@ -117,7 +113,7 @@ def test_no_rate_depends_on_a_later_frame(make_model, make_movie):
     module, variables = make_model()
     stimulus, gaze = make_movie()
 
-    @quickly
+    @jax.jit
     def slope(stimulus, gaze):
         def third(stimulus, gaze):
             _, log_rate, _ = module.apply(variables, stimulus, gaze, None, method="advance")

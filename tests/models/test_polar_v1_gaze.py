@@ -1,7 +1,5 @@
 """What the gaze does to a Polar-V1: slip in physical units, the gate of the speed, the gain of every unit."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +9,6 @@ from polarjax.core import ConfigError
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.ops.gaussian_pooling import level_positions
 from polarjax.ops.polar_decomposition import decompose
-
-quickly = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -113,7 +107,7 @@ def test_retinal_slip_turns_the_pose_as_the_image_of_a_grating_does(direction):
     ]
     stimulus = 0.5 * np.cos(2 * np.pi * frequency * np.stack(place))[None, ..., None]
     movie = (jnp.asarray(stimulus, jnp.float32), jnp.asarray(drift[None], jnp.float32))
-    variables = quickly(module.init)(jax.random.key(0), movie[0][:, :1], movie[1][:, :1])
+    variables = jax.jit(module.init)(jax.random.key(0), movie[0][:, :1], movie[1][:, :1])
 
     def turn_and_responses(module, stimulus, gaze):
         memory = module.initial_memory(1, (size, size))

@@ -51,7 +51,6 @@ def make(**options):
     jax.jit,
     static_argnums=0,
     static_argnames=("method", "n_predicted"),
-    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
 )
 def apply(module, variables, *movie, method, n_predicted=None, rngs=None):
     given = movie if n_predicted is None else (*movie, n_predicted)

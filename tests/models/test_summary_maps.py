@@ -16,7 +16,6 @@ from polarjax.models.summary_maps import summary_maps
 from polarjax.ops.target_network import ema
 from tests.interop.reference import config_of, state_of
 from tests.models.reference_jepa import REFERENCE, reference_params
-from tests.systems.quickly import quickly
 
 DELTA, LEVELS = 5, 4
 
@@ -63,7 +62,7 @@ def test_bands_give_the_maps_and_gradients_of_the_whole(make_model, make_movie, 
             maps, _ = maps_of(module, {**variables, "params": params}, stimulus, gaze, (2, 5))
             return sum(jnp.square(x).sum() for levels in maps for x in levels), maps
 
-        return quickly(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
     found = []
     for bands in (True, False):

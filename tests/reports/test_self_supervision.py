@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from polarjax.reports import self_supervision, self_supervision_page, table, words
-from tests.systems.quickly import quickly
 
 from . import tiny_jepa
 
@@ -57,7 +56,7 @@ def test_the_numbers_are_those_of_an_evaluation_of_the_tier(measured):
     state = self_supervision.states_of(run, system, data)["trained"]
     requests = list(data.evaluation(2, 4))
     assert len(requests) == 3
-    eval_sums = quickly(lambda batch: system.eval_sums(state, batch))
+    eval_sums = jax.jit(lambda batch: system.eval_sums(state, batch))
     batches = [jax.tree.map(jnp.asarray, data.fetch(data.resident, request)) for request in requests]
     sums = [jax.device_get(eval_sums(batch)) for batch in batches]
     metrics = system.eval_metrics(jax.tree.map(lambda *values: np.sum(values), *sums))
@@ -76,7 +75,7 @@ def test_the_untrained_model_is_that_of_the_seed_before_the_first_step(measured)
     run, system, data, _ = measured
     states = self_supervision.states_of(run, system, data)
     batch = jax.tree.map(jnp.asarray, data.fetch(data.resident, data.train(0)))
-    first = quickly(system.init)(jax.random.split(jax.random.key(run.config.seed))[0], batch)
+    first = jax.jit(system.init)(jax.random.split(jax.random.key(run.config.seed))[0], batch)
     for left, right in (
         (first["params"], states["untrained"].params),
         (run.params, states["trained"].params),

@@ -8,7 +8,6 @@ import numpy as np
 
 from polarjax.reports.runs import Run
 from tests.engine import tiny_polar
-from tests.systems.quickly import quickly
 
 ROWS = 4
 TRAINING, TESTED = np.arange(0, 40), np.arange(48, 58)
@@ -53,7 +52,7 @@ def make_run(config, data):
     """Returns a run and its system; its parameters are those of another seed than the config's."""
     system = tiny_polar.make_system(config)
     batch = jax.tree.map(jax.numpy.asarray, data.fetch(data.resident, data.train(0)))
-    variables = jax.tree.map(np.asarray, dict(quickly(system.init)(jax.random.key(7), batch)))
+    variables = jax.tree.map(np.asarray, dict(jax.jit(system.init)(jax.random.key(7), batch)))
     params, target = variables.pop("params"), variables.pop("target", None)
     run = Run(pathlib.Path("tiny"), 4, "latest", config, data.info, params, variables, target)
     return run, system

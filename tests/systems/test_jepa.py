@@ -10,7 +10,6 @@ from polarjax.core import ConfigError
 from polarjax.models.jepa_objective import followed
 from polarjax.ops.target_network import target_decay
 from tests.engine import tiny_polar
-from tests.systems.quickly import quickly
 
 WEIGHTS = {"poisson": 1.0, "jepa": 0.5, "coding_rate": 0.1}
 SEEDS = (0, 1, 2)
@@ -40,13 +39,13 @@ def batch():
 def loss_of(weights, batch, **options):
     """Returns the output of the loss, and its gradients."""
     system = tiny_polar.make_system(config_of(weights, **options))
-    state = State(quickly(system.init)(jax.random.key(0), batch))
+    state = State(jax.jit(system.init)(jax.random.key(0), batch))
 
     def loss(params):
         output = system.loss(params, state, batch, jax.random.key(1))
         return output.loss, output
 
-    gradients, output = quickly(jax.grad(loss, has_aux=True))(state.params)
+    gradients, output = jax.jit(jax.grad(loss, has_aux=True))(state.params)
     return state, output, gradients
 
 
@@ -61,13 +60,13 @@ def test_the_total_is_the_weighted_sum_of_all_terms(batch):
 def test_the_slow_copy_moves_towards_the_parameters_by_the_share_of_its_step(batch):
     config = config_of(WEIGHTS)
     system = tiny_polar.make_system(config)
-    state = State(quickly(system.init)(jax.random.key(0), batch))
+    state = State(jax.jit(system.init)(jax.random.key(0), batch))
     for drawn, copied in zip(
         *map(jax.tree.leaves, (followed(state.params), state.target_params)), strict=True
     ):
         np.testing.assert_array_equal(drawn, copied)
     state.target_params = before = jax.tree.map(lambda leaf: leaf + 1, state.target_params)
-    after = quickly(lambda: system.loss(state.params, state, batch, jax.random.key(1)).target_params)()
+    after = jax.jit(lambda: system.loss(state.params, state, batch, jax.random.key(1)).target_params)()
     share = 1 - target_decay(config.model.jepa.target_decay, State.step / config.train.num_steps)
     assert share > 1e-3
     moved = jax.tree.map(jnp.subtract, after, before)
@@ -108,8 +107,8 @@ def test_segments_that_are_not_longer_than_delta_are_refused_before_anything_is_
 
 def test_an_evaluation_says_how_well_is_predicted_and_how_collapsed_the_codes_are(batch):
     system = tiny_polar.make_system(config_of(WEIGHTS))
-    state = State(quickly(system.init)(jax.random.key(0), batch))
-    sums = quickly(lambda: system.eval_sums(state, batch))()
+    state = State(jax.jit(system.init)(jax.random.key(0), batch))
+    sums = jax.jit(lambda: system.eval_sums(state, batch))()
     once, twice = (system.eval_metrics(jax.tree.map(lambda x, n=n: n * np.asarray(x), sums)) for n in (1, 2))
     names = ("loss", "loss_other_gaze", "deviation", "cosine", "rank", "coding_rate", "rate")
     assert {f"jepa/{name}" for name in names} < set(once)
@@ -126,7 +125,7 @@ def deviations_after(weights, steps=60):
     optimizer, resident = optax.adam(1e-2), jax.tree.map(jnp.asarray, data.resident)
     requests = jax.tree.map(lambda *rows: jnp.stack(rows), *(data.train(number) for number in range(steps)))
     held_out = jax.tree.map(jnp.asarray, data.fetch(data.resident, next(data.evaluation(1, 32))))
-    init = quickly(system.init)
+    init = jax.jit(system.init)
 
     @jax.jit
     def train(variables, keys):
@@ -142,7 +141,7 @@ def deviations_after(weights, steps=60):
         start = (state.params, optimizer.init(state.params))
         return jax.lax.scan(step, start, (requests, keys))[0][0]
 
-    @quickly
+    @jax.jit
     def evaluate(variables, params):
         return system.eval_sums(State({**variables, "params": params}), held_out)
 
@@ -163,7 +162,7 @@ def test_the_coding_rate_keeps_codes_from_collapse():
 
 def test_the_slow_copy_of_given_parameters_is_theirs_and_not_that_of_the_drawn_ones(batch):
     system = tiny_polar.make_system(config_of(WEIGHTS))
-    variables = quickly(system.init)(jax.random.key(0), batch)
+    variables = jax.jit(system.init)(jax.random.key(0), batch)
     given = jax.tree.map(lambda leaf: leaf + 1, variables["params"])
-    measured = quickly(system.measure)({**variables, "params": given}, batch)
+    measured = jax.jit(system.measure)({**variables, "params": given}, batch)
     jax.tree.map(np.testing.assert_array_equal, measured["target"], followed(given))

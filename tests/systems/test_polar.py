@@ -13,7 +13,6 @@ from polarjax.core import Batch, ConfigError, DataInfo, SessionInfo
 from polarjax.models import build, constants, inference
 from polarjax.models.options import CHOICES
 from polarjax.systems import polar
-from tests.systems.quickly import quickly
 
 KEY = jax.random.key(0)
 KWARGS = {"n_levels": 1, "n_pairs": 2, "kernel_size": 5, "code_width": 4}
@@ -52,7 +51,7 @@ def batch():
 @pytest.fixture(scope="module")
 def built(batch):
     system = systems.build(config_of(), INFO)
-    return system, quickly(system.init)(jax.random.key(0), batch)
+    return system, jax.jit(system.init)(jax.random.key(0), batch)
 
 
 class State:
@@ -69,13 +68,13 @@ class State:
 def log_rate(built, batch):
     system, variables = built
     state = State(variables)
-    return quickly(system.predict)(state.params, state.model_state, batch)
+    return jax.jit(system.predict)(state.params, state.model_state, batch)
 
 
 def test_features_of_the_first_batch_are_standardized_at_its_predicted_frames(built, batch):
     _, variables = built
     module = build.make_module(config_of(), INFO)
-    _, _, intermediates = quickly(functools.partial(module.apply, method="advance"))(
+    _, _, intermediates = jax.jit(functools.partial(module.apply, method="advance"))(
         variables, batch.stimulus, batch.gaze, None
     )
     scored = intermediates["pooled"][:, -3:]
@@ -106,7 +105,7 @@ def test_rates_start_near_the_mean_counts_of_the_units(log_rate):
 
 def test_the_loss_weighs_sessions_alike_whatever_their_units(built, batch, log_rate):
     system, variables = built
-    output = quickly(lambda params: system.loss(params, State({**variables, "params": params}), batch, KEY))
+    output = jax.jit(lambda params: system.loss(params, State({**variables, "params": params}), batch, KEY))
     per_session = [
         losses.poisson_nll(*(x[s::2] for x in (log_rate, batch.spikes, batch.valid))) for s in range(2)
     ]
@@ -117,7 +116,7 @@ def test_the_loss_weighs_sessions_alike_whatever_their_units(built, batch, log_r
 
 def test_units_that_pad_a_session_learn_nothing(built, batch):
     system, variables = built
-    gradients = quickly(
+    gradients = jax.jit(
         jax.grad(lambda params: system.loss(params, State({**variables, "params": params}), batch, KEY).loss)
     )(variables["params"])
     for leaf in gradients["readout"].values():
@@ -130,7 +129,7 @@ def test_units_that_pad_a_session_learn_nothing(built, batch):
 def test_sums_over_a_split_become_its_metrics(built, batch):
     system, variables = built
     metrics = system.eval_metrics(
-        jax.tree.map(np.asarray, quickly(lambda: system.eval_sums(State(variables), batch))())
+        jax.tree.map(np.asarray, jax.jit(lambda: system.eval_sums(State(variables), batch))())
     )
     assert set(metrics) == {"bits_per_spike", "bits_per_spike_median", "correlation", "units_left_out"}
     assert all(np.isfinite(value) for value in metrics.values())

@@ -12,7 +12,6 @@ from polarjax.core import ConfigError
 from polarjax.models import inference, silence
 from polarjax.systems import polar
 from tests.engine import tiny_polar
-from tests.systems.quickly import quickly
 
 INFLATED = {"loss.weights.poisson": 0.0, "loss.weights.zero_inflated_poisson": 1.0}
 MODELS = {"polar_v1": None, "linear_nonlinear": {"n_lags": 3}}
@@ -47,7 +46,7 @@ def batch():
 def start(config, batch):
     """Returns the system of a config and its first state, with a silence of its own for every unit."""
     system = tiny_polar.make_system(config)
-    variables = dict(quickly(system.init)(KEY, batch))
+    variables = dict(jax.jit(system.init)(KEY, batch))
     params = variables.pop("params")
     holder = params.get("readout", params)
     if silence.NAME in holder:
@@ -59,7 +58,7 @@ def start(config, batch):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_loss_is_that_of_silence_and_rate_and_what_is_predicted_is_the_mean(model, batch):
     system, state = start(config_of(model, zero_inflated=True, **INFLATED), batch)
-    mean = np.asarray(quickly(system.predict)(state.params, state.model_state, batch), np.float64)
+    mean = np.asarray(jax.jit(system.predict)(state.params, state.model_state, batch), np.float64)
     logit = np.asarray(state.params.get("readout", state.params)[silence.NAME], np.float64)
     silent = np.tile(1 / (1 + np.exp(-logit)), (4, 1))[:, None]
     log_rate = mean - np.log1p(-silent)
@@ -73,7 +72,7 @@ def test_the_loss_is_that_of_silence_and_rate_and_what_is_predicted_is_the_mean(
         output = system.loss(params, dataclasses.replace(state, params=params), batch, KEY)
         return output.loss, output.scalars
 
-    (value, scalars), gradients = quickly(jax.value_and_grad(loss, has_aux=True))(state.params)
+    (value, scalars), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params)
     np.testing.assert_allclose(value, np.mean(sessions), rtol=1e-5)
     assert set(scalars) == {"loss_zero_inflated_poisson"}
     for leaf in jax.tree.leaves(gradients):
@@ -87,7 +86,7 @@ def test_the_loss_is_that_of_silence_and_rate_and_what_is_predicted_is_the_mean(
 def test_a_stream_gives_the_mean_count_as_well(model, batch):
     config = config_of(model, zero_inflated=True, **INFLATED)
     system, state = start(config, batch)
-    predicted = quickly(system.predict)(state.params, state.model_state, batch)
+    predicted = jax.jit(system.predict)(state.params, state.model_state, batch)
     info, variables = tiny_polar.make_data().info, {"params": state.params, **state.model_state}
     for index, units in enumerate(tiny_polar.UNITS):
         single = inference.select_session(variables, info, index, model)
@@ -100,10 +99,10 @@ def test_a_stream_gives_the_mean_count_as_well(model, batch):
 
 def test_a_session_moves_the_loss_by_its_weight(batch):
     system, state = start(config_of(), batch)
-    log_rate = quickly(system.predict)(state.params, state.model_state, batch)
+    log_rate = jax.jit(system.predict)(state.params, state.model_state, batch)
     alone = [losses.poisson_nll(*(x[s::2] for x in (log_rate, batch.spikes, batch.valid))) for s in range(2)]
     weights = jnp.tile(jnp.array([0.5, 1.5]), 4)[:, None, None]
-    weighed = quickly(lambda given: system.loss(state.params, state, given, KEY).loss)(
+    weighed = jax.jit(lambda given: system.loss(state.params, state, given, KEY).loss)(
         batch._replace(valid=batch.valid * weights)
     )
     np.testing.assert_allclose(weighed, (0.5 * alone[0] + 1.5 * alone[1]) / 2, rtol=1e-5)
@@ -120,7 +119,7 @@ def test_regularisers_are_added_with_the_weight_of_the_step(batch):
         **weights, **{"loss.schedules.feature_l1": (0.0, 0.5)}
     )  # 4 steps: whole from step 2 on
     system, state = start(config, batch)
-    loss = quickly(lambda step: system.loss(state.params, dataclasses.replace(state, step=step), batch, KEY))
+    loss = jax.jit(lambda step: system.loss(state.params, dataclasses.replace(state, step=step), batch, KEY))
     for step, share in ((0, 0.0), (1, 0.5), (2, 1.0), (3, 1.0)):
         output = loss(step)
         terms = {name.removeprefix("loss_"): value for name, value in output.scalars.items()}

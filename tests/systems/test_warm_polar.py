@@ -14,7 +14,6 @@ from polarjax.models import constants
 from polarjax.systems import polar
 from tests.engine import tiny_polar
 from tests.engine.runs import assert_same_bits
-from tests.systems.quickly import quickly
 
 FROZEN = {f"optim.groups.{name}": None for name in ("core", *constants.PLACES)}
 QUICK = {"train.num_steps": 2, "optim.warmup_steps": 0}
@@ -79,7 +78,7 @@ def test_features_of_new_sessions_alone_are_standardized_under_the_copied_core(s
     variables = {"params": first.params, **first.model_state}
     given = (variables, jnp.asarray(batch.stimulus), jnp.asarray(batch.gaze))
     predict = functools.partial(module.apply, n_predicted=tiny_polar.PREDICTED, method="predict")
-    _, intermediates = quickly(predict)(*given)
+    _, intermediates = jax.jit(predict)(*given)
     expected = polar.feature_statistics(intermediates["pooled"])
     found, before = first.model_state["statistics"], trained.model_state["statistics"]
     for name, value in found.items():
