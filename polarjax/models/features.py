@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polarjax.ops import dynamics, summaries
+from polarjax.ops.division import divide
 
 AMPLITUDE_SUMMARIES = ("last", "fast", "slow", "derivative")
 
@@ -100,7 +101,7 @@ def running_average(
         raw = dynamics.linear_recurrence(jnp.broadcast_to(alpha, shape), (1 - alpha) * x, start)
     if age is None:
         return raw, raw[-1]
-    return raw / summaries.ema_bias(alpha, age.astype(x.dtype)).reshape(shape), raw[-1]
+    return divide(raw, summaries.ema_bias(alpha, age.astype(x.dtype)).reshape(shape)), raw[-1]
 
 
 def newest_shares(
@@ -112,7 +113,7 @@ def newest_shares(
     def average(name: str) -> Array:
         alpha = alphas[f"alpha_{name}"]
         share = (1 - alpha) * alpha**ages
-        return share / summaries.ema_bias(alpha, ages[0] + 1) if bias_correction else share
+        return divide(share, summaries.ema_bias(alpha, ages[0] + 1)) if bias_correction else share
 
     last, before = ((ages == age).astype(dtype) for age in (0, min(n_frames - 1, 1)))
     of_two = {"last": last, "derivative": last - before}

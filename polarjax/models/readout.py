@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from polarjax.models.normalization import ContrastNormalization
 from polarjax.models.silence import INITIAL_LOGIT
 from polarjax.models.silence import NAME as SILENCE
+from polarjax.ops.division import divide
 from polarjax.ops.gaussian_pooling import correlated_gaussian, level_positions, normalized_gaussian
 
 LOG_RATE_FLOOR = 1e-6
@@ -180,7 +181,7 @@ class GaussianReadout(nn.Module):
         """Returns the kernel and the bias of the features, or of features less `mean` and over `scale`."""
         if mean is None or scale is None:
             return self.kernel, self.bias
-        kernel = self.kernel / scale[None, None]
+        kernel = divide(self.kernel, scale[None, None])
         return kernel, self.bias - (kernel * mean[None, None]).sum((-1, -2))
 
     def by_window(self, kernel: Float[Array, "S N L F"]) -> Float[Array, "S W L D"]:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polarjax.ops.division import divide
+
 
 def _offsets(positions: Float[Array, " P"], centre: Float[Array, "*N 1"]) -> Float[Array, "*N P"]:
     return jnp.expand_dims(positions, tuple(range(centre.ndim - 1))) - centre
@@ -33,10 +35,11 @@ def correlated_gaussian(
     # numpy's linspace(-1, 1, 1) is -1, as the reference's is
     y, x = (jnp.asarray(np.linspace(-1, 1, n), mean.dtype) for n in shape)
     width = jnp.exp(log_width) + 1e-6
-    across = (_offsets(x, mean[..., :1]) / width[..., :1])[..., None, :]
-    down = (_offsets(y, mean[..., 1:]) / width[..., 1:])[..., :, None]
+    across = divide(_offsets(x, mean[..., :1]), width[..., :1])[..., None, :]
+    down = divide(_offsets(y, mean[..., 1:]), width[..., 1:])[..., :, None]
     r = jnp.tanh(correlation)[..., None, None]
-    return jnp.exp(-(across**2 + down**2 - 2 * r * across * down) / (2 * (1 - r**2 + 1e-6)))
+    squares = across**2 + down**2 - 2 * r * across * down
+    return jnp.exp(-divide(squares, 2 * (1 - r**2 + 1e-6)))
 
 
 def level_positions(
@@ -80,7 +83,11 @@ def normalized_gaussian(
     inverse = jnp.exp(-log_width)
     u = (cosine * x[..., None, :] + sine * y[..., :, None]) * inverse[..., :1, None]
     v = (-sine * x[..., None, :] + cosine * y[..., :, None]) * inverse[..., 1:, None]
-    return jax.nn.softmax(-(u**2 + v**2) / 2, axis=(-2, -1))
+    exponent = -(u**2 + v**2) / 2
+    # softmax, by hand for the sake of its division
+    largest = jax.lax.stop_gradient(exponent.max((-2, -1), keepdims=True))
+    density = jnp.exp(exponent - largest)
+    return divide(density, density.sum((-2, -1), keepdims=True))
 
 
 def pool(features: Float[Array, "K S H W B M"], window: Float[Array, "S N H W"]) -> Float[Array, "K S N B M"]:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from polarjax.ops.division import divide
+
 DIRECTION_FLOOR = 1e-6
 SACCADE_GATE = (
     20.0,
@@ -78,7 +80,7 @@ def kinematics(gaze: Float[Array, "B T 2"], memory: GazeMemory, *, dt: float) ->
         velocity,
         acceleration,
         speed,
-        velocity / floored[..., None],
+        divide(velocity, floored[..., None]),
         (velocity * acceleration).sum(-1) / floored,
         cross / floored,
     )

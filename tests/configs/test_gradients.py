@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import Var, jaxprs_in_params
 
 from polarjax import systems
 from polarjax.core import Batch
@@ -34,6 +35,9 @@ FORMS = [
 ]
 
 
+LAYOUT = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
+
+
 class State:
     """What a loss reads of the training state."""
 
@@ -44,6 +48,25 @@ class State:
         self.model_state = {
             name: leaf for name, leaf in variables.items() if name not in ("params", "target")
         }
+
+
+def divisions_by_what_is_broadcast(jaxpr):
+    """Yields where they are: `ops.division` says what is wrong with them."""
+    makers = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
+
+    def smaller(divisor, quotient):
+        """Tells whether a variable was smaller before it was broadcast."""
+        while isinstance(divisor, Var) and divisor in makers and makers[divisor].primitive.name in LAYOUT:
+            divisor = makers[divisor].invars[0]
+        return isinstance(divisor, Var) and divisor.aval.size < quotient.aval.size
+
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "div" and smaller(equation.invars[1], equation.outvars[0]):
+            frames = equation.source_info.traceback.frames
+            ours = [frame for frame in frames if "/polarjax/" in frame.file_name]
+            yield f"{ours[0].file_name}:{ours[0].line_num}" if ours else str(equation)
+        for inner in jaxprs_in_params(equation.params):
+            yield from divisions_by_what_is_broadcast(inner)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +97,11 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(path, variant, opti
         lambda leaf: leaf + jnp.asarray(random.normal(0, 0.1, leaf.shape), leaf.dtype), variables["params"]
     )
     key, state = jax.random.key(1), State(variables)
-    slope = jax.jit(jax.grad(lambda params, batch: system.loss(params, state, batch, key).loss))
+    traced = jax.jit(jax.grad(lambda params, batch: system.loss(params, state, batch, key).loss)).trace(
+        params, slow
+    )
+    assert not sorted(set(divisions_by_what_is_broadcast(traced.jaxpr.jaxpr)))
+    slope = traced.lower().compile()
     # Raw gaze features saturate heads in fast movements, and saccade gates in slow ones.
     gradients = [slope(params, slow._replace(gaze=scale * slow.gaze)) for scale in (0.01, 0.3)]
     largest = jax.tree.map(lambda *leaves: max(float(jnp.abs(leaf).max()) for leaf in leaves), *gradients)
