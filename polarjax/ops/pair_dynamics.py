@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,8 @@ from polarjax.ops.summaries import ENERGY_FLOOR, pose_energy
 
 SHOWN = ("energy", "even", "odd")
 FRAMES_BEFORE = 2
+# Computed two by two, a frame does not stand in the place of the one before: XLA has no vectors for such a loop.
+TWO_BY_TWO = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +75,16 @@ def _evolve(form: PairForm, responses: Array, rest: Array, motion: tuple) -> tup
     whole = jnp.broadcast_to(rest[:, None], first.shape)
 
     def step(state: tuple, frame: tuple) -> tuple:
-        response, (decay, pose_decay, gain, (cosine, sine)) = frame
-        amplitude, *seen = decompose(*halves(response), pose_floor=form.pose_floor)
+        t, (decay, pose_decay, gain, (cosine, sine)) = frame
+        amplitude, *seen = decompose(*halves(_at(responses, t)), pose_floor=form.pose_floor)
         turn = (jnp.broadcast_to(cosine, amplitude.shape), jnp.broadcast_to(sine, amplitude.shape))
         a = dynamics.drive_amplitude(state[0], amplitude, whole, decay, gain)
         state = (a, dynamics.drive_pose(state[1], (seen[0], seen[1]), turn, pose_decay))
         return state, state
 
     before = (first if form.start == "drive" else whole, (pose[0], pose[1]))
-    return jax.lax.scan(step, before, (responses, motion))[1]
+    frames = (jnp.arange(len(responses)), motion)
+    return jax.lax.scan(step, before, frames, unroll=TWO_BY_TWO)[1]
 
 
 def _show(form: PairForm, amplitude: Array, pose: tuple) -> dict[str, Array]:
@@ -109,7 +113,7 @@ def _slopes(form: PairForm, given: tuple, slopes: tuple) -> tuple:
     first = n_frames - form.n_shown
 
     def step(shown: bool, carry: tuple, frame: tuple) -> tuple:
-        t, (decay, pose_decay, gain, (cosine, sine)) = frame
+        t, (decay, pose_decay, gain, (cosine, sine)), *from_shown = frame
         (from_next_a, from_next_z), of_responses = carry
         even, odd = halves(_at(responses, t))
         amplitude, *seen = decompose(even, odd, pose_floor=form.pose_floor)
@@ -117,7 +121,8 @@ def _slopes(form: PairForm, given: tuple, slopes: tuple) -> tuple:
         z_before = [_before(x, start, t) for x, start in zip(z, seen, strict=True)]
         n, m = from_next_a + _at(of_a, t), from_next_z
         if shown:
-            from_a, from_z = _slopes_of_shown(t, first, (_at(a, t), z), of_shown)
+            from_a, of_unit = from_shown
+            from_z = _across([_at(x, t) for x in z], of_unit, AMPLITUDE_FLOOR)
             n, m = n + from_a, (m[0] + from_z[0], m[1] + from_z[1])
         products = (
             m[0] * z_before[0] + m[1] * z_before[1],
@@ -146,11 +151,13 @@ def _slopes(form: PairForm, given: tuple, slopes: tuple) -> tuple:
     frames = (jnp.arange(n_frames), motion)
     nothing = jnp.zeros_like(a[0])
     carry, sums = ((nothing, (nothing, nothing)), jnp.zeros_like(responses)), []
-    ends = (0, first - FRAMES_BEFORE, n_frames) if form.shown else (0, n_frames)
-    for start, end in reversed(list(zip(ends[:-1], ends[1:], strict=True))):
+    shown_from = first - FRAMES_BEFORE
+    from_shown = _slopes_of_shown(form, a, z, of_shown) if form.shown else ()
+    parts = ((0, shown_from), (shown_from, n_frames, *from_shown)) if form.shown else ((0, n_frames),)
+    for start, end, *given_too in reversed(parts):
         part = jax.tree.map(lambda x, start=start, end=end: x[start:end], frames)
-        shown = bool(form.shown) and end == n_frames
-        carry, back = jax.lax.scan(functools.partial(step, shown), carry, part, reverse=True)
+        advance = functools.partial(step, bool(given_too))
+        carry, back = jax.lax.scan(advance, carry, (*part, *given_too), reverse=True)
         sums.insert(0, back)
     (from_a, from_z), of_responses = carry
     of_decay, of_pose_decay, of_gain, of_cosine, of_sine, of_rest = jax.tree.map(
@@ -175,7 +182,7 @@ def halves(responses: Float[Array, "*T R p"]) -> tuple[Float[Array, "*T M p"], F
     return responses[..., :n_pairs, :], responses[..., n_pairs:, :]
 
 
-def _at(x: Array, t: Array) -> Array:
+def _at(x: Array, t: Array | int) -> Array:
     return jax.lax.dynamic_index_in_dim(x, t, keepdims=False)
 
 
@@ -183,64 +190,79 @@ def _before(x: Array, start: Array, t: Array) -> Array:
     return jnp.where(t == 0, start, _at(x, jnp.maximum(t - 1, 0)))
 
 
-def _slopes_of_shown(t: Array, first: int, state: tuple, of_shown: dict) -> tuple:
-    """Returns the slopes of a_t and z_t from the maps shown of frames t and t + 2."""
-    a, z = state
-    n_frames = len(z[0])
-    unit = safe_normalize(_at(z[0], t), _at(z[1], t))
-    nothing = jnp.zeros_like(a)
-    of_a, of_unit = nothing, [nothing, nothing]
+def _slopes_of_shown(form: PairForm, a: Array, z: tuple, of_shown: dict) -> tuple:
+    """Returns the slopes of a_t and, over |z_t|, of u_t from the maps shown, of the last n + 2 frames.
 
-    def slope(name: str, frame: Array) -> Array:
-        scored = (frame >= first) & (frame < n_frames)
-        x = of_shown[name]
-        return scored.astype(a.dtype) * _at(x, jnp.clip(frame - first, 0, len(x) - 1))
+    In a loop of its own, which does not read what it makes: where XLA puts the slope of u_t in the place of a number
+    that it is made of, the loop over pixels is not computed in vectors. What several loops read is a quotient, which
+    XLA computes once; a product it would compute again in each of them.
+    """
+    nothing = jnp.zeros_like(a[0])
+    both = (nothing, nothing)
+    first = len(a) - form.n_shown
+    looks_back = "energy" in form.shown
 
-    if "energy" in of_shown:
-        for now in (t, t + FRAMES_BEFORE):
-            other = now if now is not t else t - FRAMES_BEFORE
-            inside = jnp.clip(other, 0, n_frames - 1)
-            pose = safe_normalize(_at(z[0], inside), _at(z[1], inside))
-            pair = (unit, pose) if now is t else (pose, unit)
-            found = _slope_of_energy(*pair, slope("energy", now), newer=now is t)
-            of_unit = [x + y for x, y in zip(of_unit, found, strict=True)]
-    for i, name in enumerate(("even", "odd")):
-        if name in of_shown:
-            of_map = slope(name, t)
-            of_a = of_a + of_map * unit[i]
-            of_unit[i] = of_unit[i] + of_map * a
-    return of_a, _slope_of_unit(tuple(_at(x, t) for x in z), tuple(of_unit), AMPLITUDE_FLOOR)
+    def unit_at(t: Array | int) -> tuple:
+        return safe_normalize(_at(z[0], t), _at(z[1], t))
+
+    def step(scored: bool, carry: tuple, t: Array) -> tuple:
+        later, units = carry
+        pose = [_at(x, t) for x in z]
+        unit, of_a, of_unit, earlier = units[0], nothing, list(later[0]), both
+        before = unit_at(t - FRAMES_BEFORE) if scored and looks_back else units[1]
+        if scored and looks_back:
+            newer, earlier = _slopes_of_energy(unit, before, _at(of_shown["energy"], t - first))
+            of_unit = [x + y for x, y in zip(of_unit, newer, strict=True)]
+        for i, name in enumerate(("even", "odd")):
+            if scored and name in form.shown:
+                of_map = _at(of_shown[name], t - first)
+                of_a = of_a + of_map * unit[i]
+                of_unit[i] = of_unit[i] + of_map * _at(a, t)
+        length = jnp.sqrt(jnp.maximum(pose[0] * pose[0] + pose[1] * pose[1], AMPLITUDE_FLOOR**2))
+        if not looks_back:
+            before, earlier = unit_at(jnp.maximum(t - FRAMES_BEFORE, 0)), both
+        return ((later[1], earlier), (units[1], before)), (of_a, (of_unit[0] / length, of_unit[1] / length))
+
+    # slopes of u_t and u_{t-1} from the energies of frames t + 2 and t + 1, and both poses
+    carry, found = ((both, both), (unit_at(len(a) - 1), unit_at(len(a) - 2))), []
+    for start, end, scored in ((first, len(a), True), (first - FRAMES_BEFORE, first, False)):
+        times = jnp.arange(start, end)
+        carry, part = jax.lax.scan(functools.partial(step, scored), carry, times, reverse=True)
+        found.insert(0, part)
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *found)
 
 
-def _slope_of_energy(pose: tuple, earlier: tuple, slope: Array, *, newer: bool) -> list[Array]:
-    """Returns the slopes of the pose, or of the earlier one, from that of `pose_energy`."""
+def _slopes_of_energy(pose: tuple, earlier: tuple, slope: Array) -> tuple[list[Array], tuple[Array, Array]]:
+    """Returns the slopes of the pose and of the earlier one from that of `pose_energy`."""
     changes = [(now - before) / 2 for now, before in zip(pose, earlier, strict=True)]
     powers = [x * x + change * change for x, change in zip(pose, changes, strict=True)]
     total = sum(jnp.maximum(power, ENERGY_FLOOR) for power in powers)
-    scaled = slope * jax.lax.rsqrt(jnp.maximum(total, ENERGY_FLOOR))
-    scaled = jnp.where(total > ENERGY_FLOOR, scaled, 0)
-    inner = [x + change / 2 if newer else -change / 2 for x, change in zip(pose, changes, strict=True)]
-    return [
-        jnp.where(power > ENERGY_FLOOR, scaled * part, 0) for power, part in zip(powers, inner, strict=True)
-    ]
+    scaled = jnp.where(total > ENERGY_FLOOR, slope, 0) * jax.lax.rsqrt(jnp.maximum(total, ENERGY_FLOOR))
+    scaled = [jnp.where(power > ENERGY_FLOOR, scaled, 0) for power in powers]
+    of_change = [x * change / 2 for x, change in zip(scaled, changes, strict=True)]
+    of_pose = [x * now + change for x, now, change in zip(scaled, pose, of_change, strict=True)]
+    return of_pose, (-of_change[0], -of_change[1])
 
 
-def _slope_of_unit(x: tuple, slopes: tuple, floor: float) -> tuple[Array, Array]:
-    """Returns the slopes of x = (e, o) from those of x/sqrt(max(|x|^2, floor^2))."""
+def _across(x: Sequence, slopes: Sequence, floor: float) -> tuple[Array, Array]:
+    """Returns slopes less their part along x = (e, o), unless |x| is below the floor: those of x over |x| are left."""
     power = x[0] * x[0] + x[1] * x[1]
-    scale = jax.lax.rsqrt(jnp.maximum(power, floor**2))
-    even, odd = x[0] * scale, x[1] * scale
-    along = jnp.where(power > floor**2, even * slopes[0] + odd * slopes[1], 0)
-    return scale * (slopes[0] - even * along), scale * (slopes[1] - odd * along)
+    inverse = jax.lax.rsqrt(jnp.maximum(power, floor**2))
+    unit = (x[0] * inverse, x[1] * inverse)
+    along = jnp.where(power > floor**2, unit[0] * slopes[0] + unit[1] * slopes[1], 0)
+    return slopes[0] - unit[0] * along, slopes[1] - unit[1] * along
 
 
-def _slope_of_pair(x: tuple, of_amplitude: Array, of_pose: tuple, pose_floor: float) -> tuple[Array, Array]:
+def _slope_of_pair(
+    x: Sequence, of_amplitude: Array, of_pose: Sequence, pose_floor: float
+) -> tuple[Array, Array]:
     """Returns the slopes of e and o from those of what `decompose` makes of them."""
-    even, odd = _slope_of_unit(x, of_pose, pose_floor)
+    even, odd = _across(x, of_pose, pose_floor)
     power = x[0] * x[0] + x[1] * x[1]
-    inverse = jax.lax.rsqrt(jnp.maximum(power, AMPLITUDE_FLOOR**2))
-    radial = jnp.where(power > AMPLITUDE_FLOOR**2, of_amplitude * inverse, 0)
-    return even + radial * x[0], odd + radial * x[1]
+    inverse = jax.lax.rsqrt(jnp.maximum(power, pose_floor**2))
+    of_root = jax.lax.rsqrt(jnp.maximum(power, AMPLITUDE_FLOOR**2))
+    radial = jnp.where(power > AMPLITUDE_FLOOR**2, of_amplitude * of_root, 0)
+    return inverse * even + radial * x[0], inverse * odd + radial * x[1]
 
 
 evolve_pairs.defvjp(_keep, _slopes)
