@@ -1,4 +1,4 @@
-"""Every parameter of every config gets a gradient, and belongs to one group of the optimizer."""
+"""Every parameter of every config gets a gradient and is in one group; no gradient divides by what is broadcast."""
 
 import collections
 
@@ -33,8 +33,6 @@ FORMS = [
     (RESNET, "learned", {}),
     *((MACAQUE, variant, {}) for variant in ("reference", "resnet_convgru")),
 ]
-
-
 LAYOUT = ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type")
 
 
@@ -67,6 +65,22 @@ def divisions_by_what_is_broadcast(jaxpr):
             yield f"{ours[0].file_name}:{ours[0].line_num}" if ours else str(equation)
         for inner in jaxprs_in_params(equation.params):
             yield from divisions_by_what_is_broadcast(inner)
+
+
+def test_divisions_by_what_is_broadcast_are_found_also_in_loops():
+    x, y = jnp.ones((2, 3)), jnp.ones(3)
+
+    def found(function):
+        return len(list(divisions_by_what_is_broadcast(jax.make_jaxpr(function)(x, y).jaxpr)))
+
+    assert found(lambda x, y: x / y[None]) == found(lambda x, y: x / y.sum()) == 1
+    assert found(lambda x, y: jax.lax.fori_loop(0, 3, lambda _, x: x / jnp.tile(y, (2, 1))[:, :1], x)) == 1
+    assert (
+        found(lambda x, y: x * (1 / y)[None])
+        == found(lambda x, y: x / (x + 1))
+        == found(lambda x, y: x / 2)
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
