@@ -143,5 +143,7 @@ def _text(value: Any) -> str:
         return "-"
     if not isinstance(value, float):
         return str(value)
+    if 0 < abs(value) < 1e-4:
+        return f"{value:.1e}"
     digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3 if abs(value) >= 0.1 else 5
     return f"{value:,.{digits}f}"

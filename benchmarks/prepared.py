@@ -12,7 +12,7 @@ from polarjax.core import Data, PyTree
 from polarjax.engine import config, sharding
 from polarjax.engine.optim import make_optimizer
 from polarjax.engine.state import to_host
-from polarjax.engine.step import make_initialize, make_train_step
+from polarjax.engine.step import make_eval_step, make_initialize, make_train_step
 
 
 class Prepared(NamedTuple):
@@ -23,12 +23,14 @@ class Prepared(NamedTuple):
       state: the first one; the step takes its memory.
       resident: what stays on the devices.
       send: number of a step -> its request on the devices.
+      evaluate: (state, resident, request) -> sums of the batch.
     """
 
     step: jax.stages.Wrapped
     state: Any
     resident: PyTree
     send: Callable[[int], PyTree]
+    evaluate: jax.stages.Wrapped
 
 
 def prepare(settings: Any, data: Data, *, abstract: bool = False) -> Prepared:
@@ -55,6 +57,7 @@ def prepare(settings: Any, data: Data, *, abstract: bool = False) -> Prepared:
     optimizer = make_optimizer(optim, system.param_group, shapes, train.num_steps)
     initialize = make_initialize(system, optimizer, data.fetch, settings.seed)
     step = make_train_step(system, optimizer, data.fetch, mesh, deterministic=optim.deterministic)
+    evaluate = make_eval_step(system, data.fetch, mesh, deterministic=optim.deterministic)
     if abstract:
         sharded = sharding.replicated(mesh)
         state = jax.tree.map(
@@ -63,4 +66,4 @@ def prepare(settings: Any, data: Data, *, abstract: bool = False) -> Prepared:
         )
     else:
         state = sharding.put_replicated(to_host(initialize(sharding.on_one_device(resident), rows)), mesh)
-    return Prepared(step, state, resident, send)
+    return Prepared(step, state, resident, send, evaluate)

@@ -76,7 +76,7 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
     """
     data = polarjax.data.build(settings.data)
     try:
-        train_step, state, resident, send = prepare(settings, data)
+        train_step, state, resident, send, _ = prepare(settings, data)
         begin = time.perf_counter()
         compiled = train_step.lower(state, resident, send(0)).compile()
         compile_s = time.perf_counter() - begin

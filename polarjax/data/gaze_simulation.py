@@ -7,8 +7,8 @@ main sequence (Bahill, Clark & Stark 1975, Math Biosci 24); minimum-jerk profile
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.signal import lfilter
 
 PEAK_SPEED_LIMIT = 900.0  # deg/s, where the main sequence saturates (macaque)
 PEAK_SPEED_SCALE = 9.0  # deg
@@ -58,7 +58,8 @@ def simulate_drift(
     spread = np.sqrt(2.0 * diffusion * rate_hz * (1.0 - decay) / (1.0 + decay))
     innovations = rng.standard_normal((n_frames, 2)) * np.sqrt(1.0 - decay**2)
     innovations[0] /= np.sqrt(1.0 - decay**2)
-    velocity = spread * lfilter([1.0], [1.0, -decay], innovations, axis=0)
+    # SciPy loads its signal processing, a second of Python, where it is first named.
+    velocity = spread * scipy.signal.lfilter([1.0], [1.0, -decay], innovations, axis=0)
     path = np.cumsum(velocity, axis=0) / rate_hz
     return path - path[:1]
 

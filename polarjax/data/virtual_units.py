@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy.signal import lfilter
 
 TAU_FIX_S = 0.100
 TAU_SAC_S = 0.025
@@ -145,13 +145,13 @@ def saccade_gain(gate: Float[np.ndarray, "K T"], units: Units, rate_hz: float) -
     """Multiplies the drive: less during a saccade, more 50 to 150 ms after it; causal in the gate."""
     seconds = np.arange(round(MEMORY_FRAMES_S * rate_hz)) / rate_hz
     decay = np.exp(-1.0 / (SUPPRESSION_TAU_S * rate_hz))
-    during = np.asarray(lfilter([1.0 - decay], [1.0, -decay], gate, axis=1))
+    during = np.asarray(scipy.signal.lfilter([1.0 - decay], [1.0, -decay], gate, axis=1))
     kernel = (
         (seconds / REBOUND_PEAK_S) ** 3
         * np.exp(3.0 * (1.0 - seconds / REBOUND_PEAK_S))
         / (SACCADE_S * rate_hz)
     )
-    after = np.minimum(lfilter(kernel, [1.0], gate, axis=1), 1.0)
+    after = np.minimum(scipy.signal.lfilter(kernel, [1.0], gate, axis=1), 1.0)
     strengths = units.suppression[None, None], units.rebound[None, None]
     return 1.0 - strengths[0] * during[..., None] + strengths[1] * after[..., None]
 

@@ -11,7 +11,6 @@ from polarjax.engine import interruption, sharding
 from polarjax.engine.optim import OptimConfig, make_optimizer
 from polarjax.engine.state import flatten, to_host
 from polarjax.engine.step import make_eval_step, make_initialize, make_train_step
-from polarjax.models import jepa_objective
 from tests.engine import tiny_polar, toy
 from tests.engine.runs import assert_same_bits, lines_of, mesh_of, run, without_times
 
@@ -61,8 +60,8 @@ def end_of_polar(dtype, count, weights):
 
 @pytest.mark.parametrize(
     ("dtype", "weights"),
-    [("float32", {}), ("bfloat16", {}), ("float32", {"poisson": 1.0, "jepa": 0.5, "coding_rate": 0.1})],
-    ids=["float32", "bfloat16", "self-supervised"],
+    [("bfloat16", {}), ("float32", {"poisson": 1.0, "jepa": 0.5, "coding_rate": 0.1})],
+    ids=["bfloat16", "float32 and self-supervised"],
 )
 def test_polar_v1_ends_with_the_same_bits_on_one_and_on_four_devices(dtype, weights):
     """With the options that a run has: XLA fuses otherwise beside other devices, and other options round otherwise."""
@@ -72,9 +71,12 @@ def test_polar_v1_ends_with_the_same_bits_on_one_and_on_four_devices(dtype, weig
     assert found == {"all-reduce": 2 if "coding_rate" in weights else 1}
 
 
-@pytest.mark.parametrize("name", jepa_objective.PENALTIES)
+@pytest.mark.parametrize("name", ["coding_rate", "sliced_gaussian"])
 def test_a_penalty_is_that_of_all_rows_however_many_micro_batches_and_devices_share_them(name):
-    """Nothing else is in the loss, whose gradient is then that of one micro-batch with all rows."""
+    """Nothing else is in the loss, whose gradient is then that of one micro-batch with all rows.
+
+    Of the two the second draws what all micro-batches must have alike; the third has moments, as the first.
+    """
     ends = []
     for micro_batches, devices in ((1, 1), (4, 4)):
         config = tiny_polar.make_config(**{"optim.micro_batches": micro_batches, "optim.clip_norm": 1e6})

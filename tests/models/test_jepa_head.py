@@ -18,6 +18,7 @@ from polarjax.models.jepa_head import (
 )
 from polarjax.ops.spread import PENALTIES
 from polarjax.ops.target_network import ema
+from tests.models.jitted import apply
 from tests.models.reference_jepa import REFERENCE, reference_params
 
 SIZES = ((9, 9), (5, 5), (3, 3))
@@ -97,7 +98,7 @@ def make(**options):
 
 def predictions(head, params, context, action=None, which=0):
     action = jnp.ones((BATCH, ACTION)) if action is None else action
-    return head.apply({"params": params}, context, half(), action, which)[1]
+    return apply(head, {"params": params}, context, half(), action, then=(which,))[1]
 
 
 def test_the_parameters_are_those_of_the_levels():
@@ -186,7 +187,7 @@ def test_the_gradient_reaches_the_target_only_where_it_is_asked_to():
     _, target = make(deltas=(1,))
     target = jax.tree.map(lambda x: x + 0.1, target)
     slope = {
-        detached: jax.grad(lambda t, d=detached: terms_of(head, params, t, detached=d).loss)(target)
+        detached: jax.jit(jax.grad(lambda t, d=detached: terms_of(head, params, t, detached=d).loss))(target)
         for detached in (True, False)
     }
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(slope[True]))
@@ -195,7 +196,7 @@ def test_the_gradient_reaches_the_target_only_where_it_is_asked_to():
 
 def test_every_parameter_has_a_gradient():
     head, params = make(deltas=(2, 5))
-    gradients = jax.grad(lambda p: terms_of(head, p).loss)(params)
+    gradients = jax.jit(jax.grad(lambda p: terms_of(head, p).loss))(params)
     for path, leaf in jax.tree.leaves_with_path(gradients):
         assert np.any(leaf), jax.tree_util.keystr(path)
 
@@ -208,7 +209,7 @@ def test_maps_of_zeros_give_finite_gradients():
     def loss(params, context):
         return jepa_terms(head, params, None, [context], blank, half(), [None], detached=False).loss
 
-    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(params, blank)
+    value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, blank)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
@@ -242,11 +243,12 @@ def test_parts_of_a_batch_have_the_penalty_of_all_of_it_and_their_gradients_add_
     means = [spread_means(name, part, key) for part in parts]
     whole = jax.tree.map(lambda *leaves: sum(leaves) / 2, *means)
     values, gradients = [], []
+    penalty = jax.jit(jax.value_and_grad(lambda part: pooled_penalty(name, part, key, whole, 2)))
     for part in parts:
-        of_part = jax.value_and_grad(lambda part: pooled_penalty(name, part, key, whole, 2))(part)
+        of_part = penalty(part)
         values.append(of_part[0])
         gradients.append(of_part[1])
-    expected, slopes = jax.value_and_grad(lambda codes: spread_penalty(name, codes, key))(codes)
+    expected, slopes = jax.jit(jax.value_and_grad(lambda codes: spread_penalty(name, codes, key)))(codes)
     np.testing.assert_allclose(values, [expected] * 2, rtol=2e-5)
     for level, slope in enumerate(slopes):
         found = np.concatenate([gradient[level] for gradient in gradients]) / 2

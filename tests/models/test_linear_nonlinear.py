@@ -9,6 +9,7 @@ from polarjax.core import ConfigError
 from polarjax.models.linear_nonlinear import LinearNonlinear
 from polarjax.models.readout import LOG_RATE_FLOOR
 from polarjax.ops.laplacian_pyramid import downsample
+from tests.models.jitted import apply
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def model():
 
 def advance(model, stimulus, memory=None):
     module, variables, _ = model
-    memory, log_rate, _ = module.apply(variables, stimulus, None, memory, method="advance")
+    memory, log_rate, _ = apply(module, variables, stimulus, None, memory, method="advance")
     return memory, np.asarray(log_rate)
 
 

@@ -8,6 +8,7 @@ import pytest
 from polarjax.core import ConfigError
 from polarjax.models.normalization import ContrastNormalization
 from polarjax.ops.gaussian_pooling import level_positions, local_contrast
+from tests.models.jitted import apply
 
 
 def test_the_local_contrast_is_the_weighted_deviation_of_the_luminance():
@@ -50,12 +51,12 @@ def test_a_drive_is_divided_as_contrast_rises_and_the_bias_is_not():
 def test_a_normalized_model_predicts_the_last_frames_as_it_streams_them(make_model, make_movie):
     module, variables = make_model(normalization=True, n_units=(3, 2))
     stimulus, gaze = make_movie(batch=4)
-    whole, _ = module.apply(variables, stimulus, gaze, 2, method="predict")
-    _, streamed, _ = module.apply(variables, stimulus, gaze, None, method="advance")
+    whole, _ = apply(module, variables, stimulus, gaze, then=(2,), method="predict")
+    _, streamed, _ = apply(module, variables, stimulus, gaze, None, method="advance")
     np.testing.assert_allclose(whole, streamed[:, -2:], rtol=1e-4, atol=1e-5)
     plain = {name: leaf for name, leaf in variables["params"]["readout"].items() if name != "normalize"}
     without = {**variables, "params": {**variables["params"], "readout": plain}}
-    other, _ = module.clone(normalization=False).apply(without, stimulus, gaze, 2, method="predict")
+    other, _ = apply(module.clone(normalization=False), without, stimulus, gaze, then=(2,), method="predict")
     assert abs(whole - other).max() > 1e-2
 
 
@@ -65,7 +66,7 @@ def test_what_is_divided_is_the_weighted_sum_of_the_features_before_their_mean_i
     rates = ((0.1, 0.2, 0.3), (1.0, 2.0, 1.0))
     module, variables = make_model(normalization=True, n_units=(3, 2), initial_rate=rates)
     stimulus, gaze = make_movie(batch=4)
-    actual, intermediates = module.apply(variables, stimulus, gaze, 2, method="predict")
+    actual, intermediates = apply(module, variables, stimulus, gaze, then=(2,), method="predict")
     readout, statistics = (
         jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
         for tree in (variables["params"]["readout"], variables["statistics"])

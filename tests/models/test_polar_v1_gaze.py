@@ -9,6 +9,7 @@ from polarjax.core import ConfigError
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.ops.gaussian_pooling import level_positions
 from polarjax.ops.polar_decomposition import decompose
+from tests.models.jitted import apply
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -36,10 +37,10 @@ def test_the_gaze_code_scales_the_rate_of_every_unit(make_model, make_movie):
     module, variables = make_model(**options)
     params = variables["params"]
     movie = make_movie(batch=4)
-    with_gain, intermediates = module.apply(variables, *movie, 2, method="predict")
+    with_gain, intermediates = apply(module, variables, *movie, then=(2,), method="predict")
     readout = {name: leaf for name, leaf in params["readout"].items() if name != "gain"}
     plain = {**variables, "params": {**params, "readout": readout}}
-    without, _ = module.clone(gaze_gain=False).apply(plain, *movie, 2, method="predict")
+    without, _ = apply(module.clone(gaze_gain=False), plain, *movie, then=(2,), method="predict")
     code = intermediates["behavior"].code[:, -2:]
     for example in range(4):
         expected = without[example] + code[example] @ params["readout"]["gain"]["kernel"][example % 2].T
@@ -62,9 +63,9 @@ def test_without_memory_of_the_pose_simple_features_are_the_amplitude_times_the_
     narrow = jnp.full_like(variables["params"]["readout"]["log_width"], -9.0)
     readout = {**variables["params"]["readout"], "log_width": narrow}
     variables = {**variables, "params": {**variables["params"], "readout": readout}}
-    _, intermediates = module.apply(variables, stimulus, gaze, 2, method="predict")
+    _, intermediates = apply(module, variables, stimulus, gaze, then=(2,), method="predict")
     last, even, odd = jnp.split(intermediates["pooled"][:, -1, :, 0], 3, axis=-1)
-    _, pose = module.apply(variables, stimulus[:, -1], method=newest)
+    _, pose = apply(module, variables, stimulus[:, -1], method=newest)
     column, row = (
         np.abs(x - np.asarray(readout["mean"])[0, :, i, None]).argmin(1)
         for i, x in enumerate(level_positions((13, 13), (13, 13), 1, module.pixels_per_degree))
@@ -77,7 +78,7 @@ def test_the_gate_of_the_speed_opens_at_20_degrees_a_second_whatever_was_learned
     module, variables = make_model(saccade_gate="speed")
     assert "gate" not in variables["params"]["behavior_heads"]
     stimulus, gaze = make_movie()
-    _, intermediates = module.apply(variables, stimulus, gaze)
+    _, intermediates = apply(module, variables, stimulus, gaze)
     speed = np.linalg.norm(np.diff(gaze, axis=1, prepend=gaze[:, :1]), axis=-1) * 120
     expected = 1 / (1 + np.exp(-0.2 * (speed - 20)))
     close(intermediates["behavior"].saccade_gate, expected, 1e-4)
@@ -114,7 +115,7 @@ def test_retinal_slip_turns_the_pose_as_the_image_of_a_grating_does(direction):
         motion, *_ = module._behave(gaze, memory, (1, 4), jnp.float32)
         return motion[3][0], module.bank(stimulus[0])
 
-    (cosine, sine), (even, odd) = module.apply(variables, *movie, method=turn_and_responses)
+    (cosine, sine), (even, odd) = apply(module, variables, *movie, method=turn_and_responses)
     phase = np.unwrap(np.arctan2(odd, even)[:, size // 2, size // 2, pair])
     predicted = np.arctan2(sine, cosine)[0, :, 0, 0, pair]
     gain = 1 + np.log1p(np.exp(-4.0))

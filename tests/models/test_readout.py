@@ -6,10 +6,11 @@ import pytest
 
 from polarjax.core import ConfigError
 from polarjax.models.readout import GaussianReadout, mix
+from tests.models.jitted import apply
 
 
 def predict(module, variables, movie, **options):
-    return module.clone(**options).apply(variables, *movie, None, method="advance")
+    return apply(module.clone(**options), variables, *movie, None, method="advance")
 
 
 def test_a_surround_that_weighs_nothing_changes_nothing(make_model, make_movie):
@@ -60,7 +61,7 @@ def test_a_movie_in_two_pieces_is_the_movie_in_one_with_a_surround_too(make_mode
     stimulus, gaze = make_movie()
     _, whole, _ = predict(module, variables, (stimulus, gaze))
     memory, first, _ = predict(module, variables, (stimulus[:, :2], gaze[:, :2]))
-    _, second, _ = module.apply(variables, stimulus[:, 2:], gaze[:, 2:], memory, method="advance")
+    _, second, _ = apply(module, variables, stimulus[:, 2:], gaze[:, 2:], memory, method="advance")
     np.testing.assert_allclose(jnp.concatenate([first, second], 1), whole, rtol=1e-5, atol=1e-6)
 
 

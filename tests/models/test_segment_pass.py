@@ -19,7 +19,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("form", "n_scored"), [("default", 1), *((form, 3) for form in FORMS)])
+@pytest.mark.parametrize(("form", "n_scored"), [(form, 1 if form == "no amplitude" else 3) for form in FORMS])
 def test_a_segment_gives_the_last_bins_of_the_causal_pass_and_their_gradients(form, n_scored, monkeypatch):
     monkeypatch.setattr(segment_pass, "BAND_PIXELS", 30)  # bands of rows that do not divide the levels
     given = {"summaries": ALL, **FORMS[form]}

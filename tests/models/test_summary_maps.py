@@ -1,7 +1,5 @@
 """Summary maps against pooled features and the windows of the reference, and the whole JEPA loss on its weights."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +13,7 @@ from polarjax.models.jepa_pairs import context_frames
 from polarjax.models.summary_maps import summary_maps
 from polarjax.ops.target_network import ema
 from tests.interop.reference import config_of, state_of
+from tests.models.jitted import apply
 from tests.models.reference_jepa import REFERENCE, reference_params
 
 DELTA, LEVELS = 5, 4
@@ -39,8 +38,8 @@ def test_pooled_maps_are_the_features_of_the_causal_pass(make_model, make_movie,
     module, variables = make_model(**options)
     stimulus, gaze = make_movie(batch=4)
     frames = (0, 2, 5)
-    maps, behavior = maps_of(module, variables, stimulus, gaze, frames)
-    _, _, expected = module.apply(variables, stimulus, gaze, None, method="advance")
+    maps, behavior = apply(module, variables, stimulus, gaze, then=(frames,), method=summary_maps)
+    _, _, expected = apply(module, variables, stimulus, gaze, None, method="advance")
     windows = module.apply(variables, module.frame_shape[:2], method=lambda m, size: m.units.windows(size))
     for t, levels in zip(frames, maps, strict=True):
         for level, (x, window) in enumerate(zip(levels, windows, strict=True)):
@@ -77,8 +76,8 @@ def test_maps_do_not_see_later_frames(make_model, make_movie):
     module, variables = make_model()
     stimulus, gaze = make_movie()
     for early, alone in zip(
-        maps_of(module, variables, stimulus, gaze, (2,))[0][0],
-        maps_of(module, variables, stimulus[:, :3], gaze[:, :3], (2,))[0][0],
+        apply(module, variables, stimulus, gaze, then=((2,),), method=summary_maps)[0][0],
+        apply(module, variables, stimulus[:, :3], gaze[:, :3], then=((2,),), method=summary_maps)[0][0],
         strict=True,
     ):
         np.testing.assert_allclose(early, alone, rtol=1e-5, atol=1e-6)
@@ -118,15 +117,13 @@ def expected_gradients(recorded, state, dtype):
     return {"head": head, "trunk": import_model(config_of("polar_v1_jepa_only"), moved)[1]}
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-def test_the_whole_loss_and_its_gradients_equal_the_reference(golden, dtype):
+def test_the_whole_loss_and_its_gradients_equal_the_reference(golden):
     arrays, extra = (golden(f"polar/model_polar_v1_jepa_only{part}") for part in ("", "_head"))
-    double, state = dtype is np.float64, state_of(arrays)
-    suffix, value, gradient, least = (".f64", 1e-9, 1e-9, 1e-6) if double else ("", 2e-5, 1e-3, 1e-5)
-    recorded = arrays if not double else golden("polar/model_polar_v1_jepa_only_f64")
-    recorded |= {key.removesuffix(suffix): x for key, x in extra.items() if key.endswith(".f64") is double}
+    state, dtype = state_of(arrays), np.float64
+    recorded = golden("polar/model_polar_v1_jepa_only_f64")
+    recorded |= {key.removesuffix(".f64"): x for key, x in extra.items() if key.endswith(".f64")}
     jepa = {key.removeprefix("recurrent.jepa."): x for key, x in state.items() if "jepa" in key}
-    with jax.enable_x64(True) if double else contextlib.nullcontext():
+    with jax.enable_x64(True):
         module, params = import_model(config_of("polar_v1_jepa_only"), state)
         online, target = (reference_params(jepa, "", x, LEVELS, dtype) for x in ("proj_s", "proj_t"))
         batch = tuple(jnp.asarray(arrays[f"in.{key}"], dtype) for key in ("stim", "gaze", "robs", "dfs"))
@@ -134,14 +131,14 @@ def test_the_whole_loss_and_its_gradients_equal_the_reference(golden, dtype):
         loss = jax.jit(jax.value_and_grad(total_loss, argnums=(0, 1, 2), has_aux=True), static_argnums=3)
         (total, part), gradients = loss(params, online, target, module, batch, masks)
         expected = expected_gradients(recorded, state, dtype)
-    np.testing.assert_allclose(part, extra[f"out.jepa_loss{suffix}"], rtol=value)
-    np.testing.assert_allclose(total, extra[f"out.total{suffix}"], rtol=value)
+    np.testing.assert_allclose(part, extra["out.jepa_loss.f64"], rtol=1e-9)
+    np.testing.assert_allclose(total, extra["out.total.f64"], rtol=1e-9)
     found = jax.tree.leaves_with_path({"head": gradients[1], "trunk": gradients[0]})
     for (path, actual), wanted in zip(found, jax.tree.leaves(expected), strict=True):
         assert actual.dtype == dtype
-        # Float64 gradients were taken with weights of which float32 is stored; see tests/ops/conftest.py.
-        floor, named = least * np.abs(wanted).max(), jax.tree_util.keystr(path)
-        np.testing.assert_allclose(actual, wanted, rtol=gradient, atol=floor, err_msg=named)
+        # They were taken with weights of which float32 is stored; see tests/ops/conftest.py.
+        floor, named = 1e-6 * np.abs(wanted).max(), jax.tree_util.keystr(path)
+        np.testing.assert_allclose(actual, wanted, rtol=1e-9, atol=floor, err_msg=named)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradients[2]))
 
 
@@ -162,7 +159,8 @@ def test_the_maps_of_a_window_equal_the_reference(golden):
     arrays, extra = (golden(f"polar/model_polar_v1_jepa_only{part}") for part in ("", "_head"))
     module, params = import_model(config_of("polar_v1_jepa_only"), state_of(arrays))
     stimulus = jnp.moveaxis(jnp.asarray(arrays["in.stim"]), 1, -1)
-    levels = maps_of(module, {"params": params}, stimulus, jnp.asarray(arrays["in.gaze"]), (8,))[0][0]
+    given = (stimulus, jnp.asarray(arrays["in.gaze"]))
+    levels = apply(module, {"params": params}, *given, then=((8,),), method=summary_maps)[0][0]
     for level in (2, 3):
         found = jnp.moveaxis(levels[level], -1, 1)
         np.testing.assert_allclose(found, extra[f"mid.feats{level}"], rtol=2e-5, atol=2e-5)

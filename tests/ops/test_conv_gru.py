@@ -32,12 +32,18 @@ def run(x, h0, kernel_x, bias, kernel_h, scale, shift):
     return conv_gru(start, conv_gru_drive(x, kernel_x, bias), RecurrentWeights(kernel_h, scale, shift))
 
 
+@jax.jit
+def last_and_slopes(given, weight):
+    """Returns the last state and the gradients of its weighted sum."""
+    last, pull = jax.vjp(lambda *args: run(*args)[:, :, :, -1], *given)
+    return last, pull(weight)
+
+
 def values_and_gradients(arrays, name, array):
     """Yields (name, ours, name of the reference's array in our layout) of the last state and of every gradient."""
     given = [array(frames_first(arrays[f"{name}.in0"]))]
     given += [array(read(arrays[f"{name}.p.{key}"])) for key, read in READ.items()]
-    out, pull = jax.vjp(lambda *args: run(*args)[:, :, :, -1], *given)
-    slopes = pull(array(np.transpose(arrays[f"{name}.w"], (2, 3, 0, 1))))
+    out, slopes = last_and_slopes(given, array(np.transpose(arrays[f"{name}.w"], (2, 3, 0, 1))))
     yield out, f"{name}.out", lambda x: np.transpose(x, (2, 3, 0, 1))
     yield slopes[0], f"{name}.din0", frames_first
     for slope, (key, read) in zip(slopes[1:], READ.items(), strict=True):

@@ -91,7 +91,7 @@ def test_every_penalty_is_finite_with_its_gradient_at_collapse_and_falls_when_co
 @pytest.mark.parametrize("name", spread.PENALTIES)
 def test_a_step_down_the_gradient_spreads_codes_that_are_close_together(name):
     z = 1 + 0.1 * codes()
-    gradient = jax.grad(spread.PENALTIES[name])(z, KEY)
+    gradient = jax.jit(jax.grad(spread.PENALTIES[name]))(z, KEY)
     moved = z - 0.05 * gradient / jnp.abs(gradient).max()
     assert coding_rate(moved, normalized=False) > coding_rate(z, normalized=False)
 
@@ -111,4 +111,4 @@ def test_means_over_parts_of_the_rows_give_the_penalty_of_them_all_and_its_gradi
     (value, gradient), (expected, slope) = (jax.jit(jax.value_and_grad(f))(z) for f in (pooled, whole))
     np.testing.assert_allclose(value, expected, rtol=2e-5)
     np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-5 * np.abs(slope).max())
-    assert np.isfinite(jax.grad(pooled)(jnp.full((n, 6), 3.0))).all()
+    assert np.isfinite(jax.jit(jax.grad(pooled))(jnp.full((n, 6), 3.0))).all()
