@@ -41,3 +41,10 @@ RUNS = [
         )
     ),
 ]
+# Each is compared with the training from scratch on as many spikes.
+REFERENCES = {
+    f"{name}_{percent}": f"scratch_{percent}"
+    for percent in FRACTIONS
+    for name in ("gabors", "finetuned", "frozen")
+    if f"scratch_{percent}" != REFERENCE
+}
