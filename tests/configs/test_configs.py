@@ -213,7 +213,7 @@ def test_a_run_killed_in_its_model_and_stopped_in_its_floor_ends_as_one_that_was
     assert printed.endswith(f"report: {parts}/eval/4/report.html\n")
 
 
-@pytest.mark.parametrize("name", ["polar_reference", "resnet_convgru", "linear_nonlinear", "polar_jepa"])
+@pytest.mark.parametrize("name", ["resnet_convgru", "linear_nonlinear", "polar_jepa"])
 def test_a_run_of_another_model_that_was_killed_ends_as_one_that_was_not(name, train, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
