@@ -24,14 +24,13 @@ SILENT = {
     "loss.weights.poisson": "0.0",
     "loss.weights.zero_inflated_poisson": "1.0",
 }
-POLAR, JEPA, MACAQUE = (ROOT / "configs" / f"{name}.py" for name in ("polar", "polar_jepa", "macaque_v1"))
+POLAR, MACAQUE = (ROOT / "configs" / f"{name}.py" for name in ("polar", "macaque_v1"))
 # configs/polar.py with other numbers, as tests/configs/test_configs.py says.
 SAME_MODEL = ("polar_relaxed", "polar_very_relaxed")
 FORMS = [
     *((path, "", {}) for path in CONFIGS if path.stem not in SAME_MODEL),
     (POLAR, "quick", {}),
     (POLAR, "quick", SILENT),
-    (JEPA, "quick", {}),
     (RESNET, "learned", {}),
     *((MACAQUE, variant, {}) for variant in ("reference", "resnet_convgru")),
 ]

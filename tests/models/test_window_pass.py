@@ -12,8 +12,13 @@ ALL = ("last", "fast", "slow", "derivative", "energy", "even", "odd")
 FORMS = {
     "framewise": {"dynamics": "framewise", "gaze": "raw"},
     "none": {"dynamics": "none", "gaze": "none", "bias_correction": False},
-    "surround": {"dynamics": "framewise", "gaze": "raw", "surround": 2.0},
-    "standardized": {"dynamics": "framewise", "gaze": "raw", "standardize": True, "link": "exp"},
+    "standardized with surround": {
+        "dynamics": "framewise",
+        "gaze": "raw",
+        "surround": 2.0,
+        "standardize": True,
+        "link": "exp",
+    },
 }
 
 
