@@ -40,7 +40,7 @@ def test_every_image_is_predicted_by_a_model_that_did_not_see_its_movie(
             *("--json", str(file), f"--config.data.virtual.cache={tmp_path / 'cache'}"),
             *(
                 "--config.data.batch_size=8",
-                "--config.model.kwargs.n_levels=2",
+                "--config.model.kwargs.n_levels=1",
                 "--config.model.kwargs.n_pairs=2",
             ),
             *("--config.train.num_steps=30", "--config.train.save_every=30"),
@@ -58,7 +58,7 @@ def test_every_image_is_predicted_by_a_model_that_did_not_see_its_movie(
 
 
 def test_a_movie_has_no_say_in_which_setting_predicts_it(archive):
-    small = {"model.kwargs.n_levels": "2", "model.kwargs.n_pairs": "2", "train.num_steps": "30"}
+    small = {"model.kwargs.n_levels": "1", "model.kwargs.n_pairs": "2", "train.num_steps": "30"}
     settings = config.load(str(macaque.CONFIG), small)
     with np.load(archive) as content:
         images, movie, counts = content["images"], content["movie"].astype(int), content["counts_gratings"]

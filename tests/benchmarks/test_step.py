@@ -80,7 +80,10 @@ def test_our_side_of_a_row_has_the_options_of_what_it_stands_for(name):
 
 
 def test_our_side_of_a_small_row_trains():
-    case = dataclasses.replace(cases.small(cases.CASES["minimal"]), batch=jax.device_count())
+    sizes = cases.Sizes(n_levels=1, n_pairs=2, kernel_size=3, n_units=4, side=12)
+    case = dataclasses.replace(
+        cases.small(cases.CASES["minimal"]), batch=jax.device_count(), sizes=sizes, burn_in=2
+    )
     variables = cases.initial_variables(case)
     ours = cases.compile_step(case, variables)
     losses = [float(ours.run()["train/loss"]) for _ in range(3)]

@@ -18,7 +18,7 @@ from polarjax.core import Batch, DataInfo, SessionInfo
 from polarjax.engine import checkpoints, config, interruption
 from polarjax.engine.optim import check_groups, label_parameters
 from polarjax.engine.state import flatten
-from polarjax.reports import evaluate
+from polarjax.reports import evaluate, probes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -33,8 +33,8 @@ FORMS = [
 SMALL = {
     "data.virtual.minutes": "0.5",
     "data.burn_in": "4",
-    "data.predicted": "28",
-    "data.batch_size": "16",
+    "data.predicted": "12",
+    "data.batch_size": "8",
     "optim.warmup_steps": "1",
     "train.num_steps": "4",
     "train.eval_every": "4",
@@ -225,11 +225,12 @@ def test_a_run_of_another_model_that_was_killed_ends_as_one_that_was_not(name, t
 
 
 def test_a_run_without_spikes_trains_and_its_report_tells_what_self_supervision_learned(
-    train, tmp_path, capsys
+    train, tmp_path, capsys, monkeypatch
 ):
-    folder = (
-        tmp_path / "pretrained"
-    )  # long, because five programs are compiled: what the line of docs/self_supervision.md does
+    """What the line of docs/self_supervision.md does, with probes on fewer segments."""
+    monkeypatch.setattr(probes, "FITTED", 64)
+    monkeypatch.setattr(probes, "TESTED", 32)
+    folder = tmp_path / "pretrained"
     train("polar_jepa_pretrain", folder, reports=True)
     printed = capsys.readouterr().out
     assert "test trials, no units; checkpoint 4, the latest\nSelf-supervision" in printed
