@@ -74,7 +74,7 @@ def test_polar_v1_ends_with_the_same_bits_on_one_and_on_four_devices(dtype, weig
 def test_a_penalty_is_that_of_all_rows_however_many_micro_batches_and_devices_share_them():
     """Nothing else is in the loss, whose gradient is then that of one micro-batch with all rows.
 
-    This penalty draws what all micro-batches must have alike; tests/models/test_jepa_head.py has the sums of the others.
+    It draws what all micro-batches must have alike; tests/models/test_jepa_head.py has the sums of the others.
     """
     name, ends = "sliced_gaussian", []
     for micro_batches, devices in ((1, 1), (4, 4)):
