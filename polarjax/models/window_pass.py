@@ -62,16 +62,12 @@ def pool_windows(
 
         examples = (
             jnp.arange(batch) % len(window),
-            tuple(_affine(x.reshape(batch, n_frames, -1, x.shape[-1])) for x in maps),
+            tuple(x.reshape(batch, n_frames, -1, x.shape[-1]) for x in maps),
             decay.reshape(batch, n_frames),
             turn,
         )
         pooled.append(jax.lax.map(pool_one, examples))
     return jnp.stack(pooled, axis=2)
-
-
-def _affine(x: Float[Array, "B T P C"]) -> Float[Array, "B T P C+1"]:
-    return jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
 
 def _pool_blocks(

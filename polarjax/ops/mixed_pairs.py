@@ -1,6 +1,7 @@
 """Amplitudes and poses of quadrature pairs that are mixed from few maps, with gradients written by hand.
 
-x and y hold c maps (channels and a one for the bias), e = x U and o = y V of M pairs. Sums of amplitudes over time:
+x and y hold c channels, e = x U and o = y V of M pairs, where the last row of U and V is the bias: with a channel of
+ones more, x_c = y_c = 1. Sums of amplitudes over time:
 
     S_n = sum_t w_nt A_t,   A = sqrt(max(e^2 + o^2, floor^2))
 
@@ -31,13 +32,13 @@ BLOCK_FRAMES = 5
 
 def weighted_amplitudes(
     weights: Float[Array, "n T"],
-    mixing: tuple[Float[Array, "c M"], ...],
+    mixing: tuple[Float[Array, "d M"], ...],
     maps: tuple[Float[Array, "T P c"], ...],
 ) -> Float[Array, "n P M"]:
     """Returns the weighted sums over time of the amplitudes of M pairs.
 
     Args:
-      mixing: U and V, what makes the even and the odd response of c maps.
+      mixing: U and V, what makes the even and the odd response of c maps; d = c + 1, the last row is the bias.
       maps: x and y.
     """
     form = _in_blocks if prefers_blocks() else weighted_amplitudes_at_once
@@ -62,9 +63,9 @@ def _respond(mixing: Sequence, maps: Sequence) -> list[Float[Array, "*F M"]]:
     for x, weight in zip(maps, mixing, strict=True):
         weights = jnp.expand_dims(weight, tuple(range(1, x.ndim)))
         response = x[..., 0, None] * weights[0]
-        for i in range(1, len(weights)):
+        for i in range(1, len(weights) - 1):
             response = response + x[..., i, None] * weights[i]
-        responses.append(response)
+        responses.append(response + weights[-1])
     return responses
 
 
@@ -89,40 +90,52 @@ def _keep_all(weights: Array, mixing: tuple, maps: tuple) -> tuple:
 def _slopes(given: tuple, slopes: Float[Array, "n P M"]) -> tuple:
     weights, mixing, maps = given
     n_frames, n_pixels, depth = maps[0].shape
-    products = jnp.concatenate([_products(weight) for weight in mixing])
-    one = jnp.ones(slopes.shape[-1], slopes.dtype)
+    pairs, flat = _pairs(depth), [each.reshape(-1) for each in slopes]
+    products = jnp.stack([weight[i] * weight[j] for weight in mixing for i, j in pairs])
 
     def of_frames(total: Array, frames: tuple) -> tuple:
         weight, *maps = frames
+        # one root in one loop, and quotients of it: of products with 1/A each sum would compute the root again
         power = _power(mixing, maps)
-        bounded = jnp.maximum(power, AMPLITUDE_FLOOR**2)
-        inverse = jax.lax.rsqrt(bounded)
+        amplitude = jnp.sqrt(jnp.maximum(power, AMPLITUDE_FLOOR**2))
         slope = sum(weight[:, n, None, None] * slopes[n][None] for n in range(len(slopes)))
-        q = jnp.where(power > AMPLITUDE_FLOOR**2, slope * inverse, 0)
-        along = [bounded * inverse * each[None] for each in slopes]
-        q, *along = (x.reshape(-1, x.shape[-1]) for x in (q, *along))
-        of_weights = [jnp.dot(x, one, precision="highest").reshape(len(weight), -1).sum(1) for x in along]
-        of_maps = jnp.concatenate([_products(x.reshape(-1, depth).T) for x in maps])
+        q = jnp.where(power > AMPLITUDE_FLOOR**2, slope / amplitude, 0).reshape(-1, power.shape[-1])
+        along = amplitude.reshape(len(weight), -1)
+        of_weights = [jnp.dot(along, each, precision="highest") for each in flat]
+        rows = [_with_one(x.reshape(-1, depth)) for x in maps]
+        of_maps = jnp.stack([x[i] * x[j] for x in rows for i, j in pairs] + [rows[0][-1]])
         total = total + jnp.dot(of_maps, q, precision="highest")
         return total, (jnp.stack(of_weights, axis=1), jnp.dot(q, products.T, precision="highest"))
 
-    frames = (_cut(weights.T), *map(_cut, maps))
-    total, (of_weights, mixed) = jax.lax.scan(of_frames, jnp.zeros_like(products), frames)
-    total = total.reshape(2, depth, depth, -1)
-    of_mixing = tuple((x * weight[None]).sum(1) for x, weight in zip(total, mixing, strict=True))
-    mixed = mixed.reshape(-1, n_pixels, 2, depth, depth)[:n_frames]
-    of_maps = tuple(
-        sum(mixed[:, :, i, :, j] * x[..., j, None] for j in range(depth)) for i, x in enumerate(maps)
-    )
-    return of_weights.reshape(-1, len(weights))[:n_frames].T, of_mixing, of_maps
+    start = jnp.zeros((len(products) + 1, products.shape[1]), products.dtype)
+    total, (of_weights, mixed) = jax.lax.scan(of_frames, start, (_cut(weights.T), *map(_cut, maps)))
+    mixed = mixed.reshape(-1, n_pixels, 2, len(pairs))[:n_frames]
+    of_mixing, of_maps = [], []
+    for k, (weight, x) in enumerate(zip(mixing, maps, strict=True)):
+        of_pairs = dict(zip(pairs, total[k * len(pairs) : (k + 1) * len(pairs)], strict=True))
+        of_pairs[depth, depth] = total[-1]
+        of_mixing.append(jnp.stack(_weigh_pairs(of_pairs, list(weight), depth + 1)))
+        of_pairs = dict(zip(pairs, jnp.moveaxis(mixed[:, :, k], -1, 0), strict=True))
+        of_maps.append(jnp.stack(_weigh_pairs(of_pairs, _with_one(x), depth), axis=-1))
+    return of_weights.reshape(-1, len(weights))[:n_frames].T, tuple(of_mixing), tuple(of_maps)
 
 
 _in_blocks.defvjp(_keep_all, _slopes)
 
 
-def _products(x: Float[Array, "c r"]) -> Float[Array, "cc r"]:
-    """Returns all products of two of the c rows."""
-    return (x[:, None] * x[None]).reshape(-1, x.shape[1])
+def _pairs(depth: int) -> list[tuple[int, int]]:
+    """Returns the pairs i <= j of c channels and a one, without that of the one with itself."""
+    return [(i, j) for i in range(depth) for j in range(i, depth + 1)]
+
+
+def _weigh_pairs(of_pairs: dict[tuple[int, int], Array], row: list[Array], count: int) -> list:
+    """Returns sum_j row_j pair_ij of the first i, where pair_ij is pair_ji."""
+    return [sum(of_pairs[min(i, j), max(i, j)] * x for j, x in enumerate(row)) for i in range(count)]
+
+
+def _with_one(x: Float[Array, "*F c"]) -> list[Float[Array, "*F"]]:
+    """Returns the channels and a one."""
+    return [*jnp.moveaxis(x, -1, 0), jnp.ones_like(x[..., 0])]
 
 
 def _cut(x: Float[Array, "T *S"]) -> Float[Array, "b t *S"]:
@@ -134,7 +147,7 @@ def _cut(x: Float[Array, "T *S"]) -> Float[Array, "b t *S"]:
 
 def turned_poses(
     floor: float,
-    mixing: tuple[Float[Array, "c M"], ...],
+    mixing: tuple[Float[Array, "d M"], ...],
     maps: tuple[Float[Array, "P c"], ...],
     turn: tuple[Float[Array, "1 M"], ...],
 ) -> tuple[Float[Array, "P M"], Float[Array, "P M"]]:
@@ -171,9 +184,10 @@ def _slopes_of_poses(floor: float, given: tuple, slopes: tuple) -> tuple:
     along = jnp.where(power > floor**2, even * back[0] + odd * back[1], 0)
     inner = (scale * (back[0] - even * along), scale * (back[1] - odd * along))
     one = jnp.ones((1, len(even)), even.dtype)
+    affine = (jnp.concatenate([x.T, one]) for x in maps)
     return (
-        tuple(jnp.dot(x.T, slope, precision="highest") for x, slope in zip(maps, inner, strict=True)),
-        tuple(jnp.dot(slope, w.T, precision="highest") for w, slope in zip(mixing, inner, strict=True)),
+        tuple(jnp.dot(x, slope, precision="highest") for x, slope in zip(affine, inner, strict=True)),
+        tuple(jnp.dot(slope, w[:-1].T, precision="highest") for w, slope in zip(mixing, inner, strict=True)),
         tuple(jnp.dot(one, part, precision="highest") for part in of_turn),
     )
 
