@@ -71,19 +71,19 @@ def test_polar_v1_ends_with_the_same_bits_on_one_and_on_four_devices(dtype, weig
     assert found == {"all-reduce": 2 if "coding_rate" in weights else 1}
 
 
-def test_a_penalty_is_that_of_all_rows_however_many_micro_batches_and_devices_share_them():
+def test_penalties_are_those_of_all_rows_however_many_micro_batches_and_devices_share_them():
     """Nothing else is in the loss, whose gradient is then that of one micro-batch with all rows.
 
-    It draws what all micro-batches must have alike; tests/models/test_jepa_head.py has the sums of the others.
+    The second draws what all micro-batches must have alike; the third has moments, as the first.
     """
-    name, ends = "sliced_gaussian", []
+    names, ends = ("coding_rate", "sliced_gaussian"), []
     for micro_batches, devices in ((1, 1), (4, 4)):
         config = tiny_polar.make_config(**{"optim.micro_batches": micro_batches, "optim.clip_norm": 1e6})
-        config = tiny_polar.add_objective(config, {"jepa": 1e-30, name: 1.0})
+        config = tiny_polar.add_objective(config, {"jepa": 1e-30} | dict.fromkeys(names, 1.0))
         system, mesh = tiny_polar.make_system(config), mesh_of(devices)
         step, _, state, resident, put = prepare(config, system, tiny_polar.make_data(), mesh, micro_batches)
         ends.append(step.lower(state, resident, put(0)).compile()(state, resident, put(0))[1])
-    for scalar in (f"train/loss_{name}", "train/grad_norm"):
+    for scalar in (*(f"train/loss_{name}" for name in names), "train/grad_norm"):
         np.testing.assert_allclose(ends[1][scalar], ends[0][scalar], rtol=2e-4)
     assert float(ends[0]["train/grad_norm"]) > 0
 
