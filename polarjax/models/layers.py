@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from polarjax.core import ConfigError
 from polarjax.ops import gaze as gaze_ops
-from polarjax.ops.convolution import band_patches, correlate, cut_rows
+from polarjax.ops.convolution import correlate, correlate_band, cut_rows
 from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, mix_planes, separable_quadrature
 
 MAX_PHASE_OFFSET = 0.1
@@ -88,15 +88,15 @@ class QuadratureBank(nn.Module):
 
     def in_bands(
         self, images: Float[Array, "B T H W C"], stride: int, rows: int, n_pixels: int
-    ) -> tuple[Any, Callable[[Any], Array]]:
+    ) -> tuple[Any, Any, Callable[[Any, Any], Array]]:
         """Cuts what the maps are computed from into bands of rows.
 
         Args:
           n_pixels: p, at least rows w; pixels beyond are of no meaning.
 
         Returns:
-          Arrays [B, n, T, ..], n bands an example, the last filled up with zeros; and the function that turns those of
-          one frame of a band into maps [2 M, p], the even ones first.
+          Arrays [B, n, T, ..], n bands an example, the last filled up with zeros; filters; and the function of filters
+          and one frame of a band that returns maps [2 M, p], the even ones first.
         """
         height, width = images.shape[2:4]
         count = -(-height // (stride * rows))
@@ -109,19 +109,14 @@ class QuadratureBank(nn.Module):
             bands = jnp.moveaxis(cut_rows(movies, count=count, step=rows, height=rows), -1, 3)
             planes = bands.reshape(*bands.shape[:4], -1)
             missing = [(0, 0)] * 4 + [(0, n_pixels - planes.shape[-1])]
-            return jnp.pad(planes, missing), functools.partial(mix_planes, mixing)
+            return jnp.pad(planes, missing), mixing, mix_planes
         size, kernels = self.kernel_size, [self.kernels[name]["kernel"] for name in ("even", "odd")]
         before, after = size // 2, (-(-width // stride) - 1) * stride + size - size // 2 - width
         padded = jnp.pad(images, [(0, 0), (0, 0), (before, 0), (before, after), (0, 0)])
         bands = cut_rows(padded, count=count, step=rows * stride, height=(rows - 1) * stride + size)
         weights = jnp.concatenate([kernel.reshape(-1, self.n_pairs).T for kernel in kernels])
 
-        def correlate_patches(frame: Array) -> Array:
-            patches = band_patches(frame, size, stride)
-            patches = jnp.pad(patches, [(0, 0), (0, n_pixels - patches.shape[1])])
-            return jnp.dot(weights, patches, precision="highest")
-
-        return bands, correlate_patches
+        return bands, weights, functools.partial(correlate_band, size, stride, n_pixels)
 
     def mixing(self) -> list[Float[Array, "c M"]]:
         """Returns what mixes channels into even and into odd maps, the bias as last row."""

@@ -25,7 +25,8 @@ from polarjax.models.features import (
     newest_shares,
 )
 from polarjax.ops.backend import prefers_blocks
-from polarjax.ops.pair_dynamics import FRAMES_BEFORE, SHOWN, PairForm, evolve_pairs, halves
+from polarjax.ops.pair_dynamics import pool_pairs
+from polarjax.ops.pair_frames import FRAMES_BEFORE, SHOWN, PairForm, halves
 from polarjax.ops.polar_decomposition import decompose
 
 # about as many pixels as fit the cache with all maps of a frame, in multiples of what a vector holds
@@ -75,20 +76,30 @@ def pool_segments(
     """
     *rates, rotation = jax.tree.map(_of_pairs, motion)
     batch, n_frames = levels[0].shape[:2]
-    shares = newest_shares(
+    averages = newest_shares(
         options.summaries, options.bias_correction, weights.alphas, n_frames, levels[0].dtype
     )
-    averages, maps = shares if n_scored == 1 else {}, []
+    averages, maps = averages if n_scored == 1 else {}, []
+    shares = jnp.stack(list(averages.values())) if averages else jnp.zeros((0, n_frames), levels[0].dtype)
+    every_frame = set(AMPLITUDE_SUMMARIES) & set(options.summaries) and not averages
+    names = ("last",) * bool(every_frame) + tuple(name for name in SHOWN if name in options.summaries)
+    form = PairForm(options.pose_floor, options.start, names, n_scored)
+    pool_bands = pool_pairs if options.dynamics == "recurrent" else functools.partial(_pool_framewise, options)
     for level, image in enumerate(levels):
-        window = weights.windows[level]
-        rows, n_pixels = band_size(*window.shape[2:])
-        bands, respond = bank.in_bands(image, strides[level], rows, n_pixels)
-        windows = _cut_windows(window, rows, n_pixels)
-        pool_band = functools.partial(
-            _pool_band, options, weights.resting_amplitude[level], averages, respond, n_scored
-        )
+        window, rest = weights.windows[level], weights.resting_amplitude[level]
+        n_rows, n_pixels = band_size(*window.shape[2:])
+        bands, filters, respond = bank.in_bands(image, strides[level], n_rows, n_pixels)
+        windows = _cut_windows(window, n_rows, n_pixels)
+
+        def pool_example(example: tuple, respond=respond, filters=filters, rest=rest, windows=windows) -> dict:
+            session, bands, *rates, turn = example
+            moves = (*rates, tuple(turn))
+            pooled, sums = pool_bands(form, respond, filters, bands, rest, moves, windows[session], shares)
+            found = pooled | dict(zip(averages, sums[:, None], strict=True))
+            return {name: jnp.moveaxis(x, -1, 0) for name, x in found.items()}
+
         examples = (jnp.arange(batch) % len(window), bands, *rates, rotation[level])
-        maps.append(jax.lax.map(functools.partial(_pool_example, pool_band, windows), examples))
+        maps.append(jax.lax.map(pool_example, examples))
     return maps
 
 
@@ -155,23 +166,6 @@ def drive(
     return mix_over_time(options.bias_correction, alphas, mixed, n_scored)
 
 
-def _pool_example(
-    pool_band: Callable, windows: Float[Array, "S b N p"], example: tuple
-) -> dict[str, Float[Array, "N _ M"]]:
-    """Adds up the bands of one segment."""
-    session, bands, *motion = example
-    parts = (windows[session], bands)
-
-    @jax.checkpoint
-    def add(total, band):
-        return jax.tree.map(jnp.add, total, pool_band(motion, *band)), None
-
-    shapes = jax.eval_shape(pool_band, motion, *jax.tree.map(lambda x: x[0], parts))
-    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    pooled = jax.lax.scan(add, start, parts)[0]
-    return {name: jnp.moveaxis(x, -1, 0) for name, x in pooled.items()}
-
-
 def _of_pairs(x: Float[Array, "B T 1 1 m"]) -> Float[Array, "B T m 1"]:
     return x[:, :, 0, 0, :, None]
 
@@ -185,41 +179,37 @@ def _cut_windows(window: Float[Array, "S N h w"], rows: int, n_pixels: int) -> F
     return jnp.pad(bands, [(0, 0), (0, 0), (0, 0), (0, n_pixels - rows * width)])
 
 
-def _pool_band(
+def _pool_framewise(
     options: PassOptions,
-    rest: Float[Array, " _"],
-    averages: dict[str, Float[Array, " T"]],
+    form: PairForm,
     respond: Callable,
-    n_scored: int,
-    motion: list,
-    window: Float[Array, "N p"],
-    band: Any,
-) -> dict[str, Float[Array, "_ M N"]]:
-    """Filters, moves and pools the p pixels of a band in T frames; of all but the amplitude only the last n frames."""
-    responses = jax.lax.map(jax.checkpoint(respond), band)
-    *rates, turn = motion
-    if options.dynamics == "recurrent":
-        shown = tuple(name for name in SHOWN if name in options.summaries)
-        form = PairForm(options.pose_floor, options.start, shown, n_scored)
-        amplitude, maps = evolve_pairs(form, responses, rest, (*rates, tuple(turn)))
-        maps = {**maps, "last": amplitude}
-    else:
+    filters: Any,
+    bands: Any,
+    rest: Float[Array, " _"],
+    moves: tuple,
+    windows: Float[Array, "b N p"],
+    shares: Float[Array, "k T"],
+) -> tuple[dict[str, Float[Array, "_ _ N"]], Float[Array, "k _ N"]]:
+    """Computes what `pool_pairs` does where maps have no memory."""
+
+    @jax.checkpoint
+    def pool_band(band: Any, window: Float[Array, "N p"]) -> tuple[dict[str, Array], Array]:
+        responses = jax.lax.map(jax.checkpoint(functools.partial(respond, filters)), band)
         fresh, nothing = jnp.ones((), bool), jnp.zeros_like(halves(responses)[0][0])
         both = (nothing, nothing)
         memory = LevelMemory(nothing, both, (both, both), nothing, nothing, nothing)
         amplitude, *pose = decompose(*halves(responses), pose_floor=options.pose_floor)
-        observed, moves = (amplitude, tuple(pose)), (*rates, tuple(turn))
-        state = evolve(options, rest[:, None], memory, fresh, observed, moves)
+        state = evolve(options, rest[:, None], memory, fresh, (amplitude, tuple(pose)), moves)
         maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, state)
-        maps = {name: x if name == "last" else x[-n_scored:] for name, x in maps.items()}
-    if averages:
-        shares = jnp.stack(list(averages.values()))
-        flat = jnp.dot(shares, maps["last"].reshape(shares.shape[1], -1), precision="highest")
-        newest = flat.reshape(-1, 1, *maps["last"].shape[1:])
-        maps |= dict(zip(averages, newest, strict=True))
-    asked = averages or ("last",) if set(AMPLITUDE_SUMMARIES) & set(options.summaries) else ()
-    return {
-        name: jnp.einsum("tmp,np->tmn", x, window, precision="highest")
-        for name, x in maps.items()
-        if name in asked or name in SHOWN
-    }
+        shown = {name: x if name == "last" else x[-form.n_shown :] for name, x in maps.items()}
+        sums = jnp.dot(shares, state[0].reshape(len(amplitude), -1), precision="highest")
+        sums = sums.reshape(-1, *amplitude.shape[1:])
+        pool = functools.partial(jnp.einsum, "tmp,np->tmn", precision="highest")
+        return {name: pool(shown[name], window) for name in form.pooled}, pool(sums, window)
+
+    def add(total: Any, given: tuple) -> tuple:
+        return jax.tree.map(jnp.add, total, pool_band(*given)), None
+
+    shapes = jax.eval_shape(pool_band, *jax.tree.map(lambda x: x[0], (bands, windows)))
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, start, (bands, windows))[0]

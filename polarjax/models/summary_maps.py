@@ -17,7 +17,7 @@ from polarjax.models.layers import Behavior
 from polarjax.models.polar_v1 import PolarV1
 from polarjax.ops import dynamics, summaries
 from polarjax.ops.laplacian_pyramid import laplacian_pyramid
-from polarjax.ops.pair_dynamics import halves
+from polarjax.ops.pair_frames import halves
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
 
 LINEAR = ("last", "fast", "slow", "derivative")
@@ -203,7 +203,8 @@ def _in_bands(
     stride = model.bank_strides[level]
     height, width = (-(-side // stride) for side in image.shape[2:4])
     rows, n_pixels = segment_pass.band_size(height, width)
-    bands, respond = model.bank.in_bands(image, stride, rows, n_pixels)
+    bands, *filters, respond = model.bank.in_bands(image, stride, rows, n_pixels)
+    respond = functools.partial(respond, *filters)
 
     @jax.checkpoint
     def of_band(moves: Moves, band: Any) -> Float[Array, "F D p"]:

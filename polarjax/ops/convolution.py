@@ -118,6 +118,19 @@ def band_patches(x: Float[Array, "R V C"], size: int, stride: int) -> Float[Arra
     return jnp.moveaxis(patches, -1, 2).reshape(size * size * x.shape[-1], -1)
 
 
+def correlate_band(
+    size: int, stride: int, n_pixels: int, kernels: Float[Array, "O K"], x: Float[Array, "R V C"]
+) -> Float[Array, "O p"]:
+    """Correlates a band of rows with kernels, which are the rows of a matrix; see `band_patches`.
+
+    Args:
+      n_pixels: p; pixels beyond the band are 0.
+    """
+    patches = band_patches(x, size, stride)
+    filled = jnp.pad(patches, [(0, 0), (0, n_pixels - patches.shape[1])])
+    return jnp.dot(kernels, filled, precision="highest")
+
+
 def _patches(
     x: Float[Array, "S H W *B C"], size: int, stride: int, tile: int, half: int
 ) -> Float[Array, "p p C S n m *B"]:

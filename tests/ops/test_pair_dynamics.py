@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from polarjax.ops import dynamics, summaries
-from polarjax.ops.pair_dynamics import SHOWN, PairForm, evolve_pairs, halves
+from polarjax.ops.pair_dynamics import pool_pairs
+from polarjax.ops.pair_frames import SHOWN, PairForm, halves
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
 
 FLOOR = 1e-3

@@ -1,0 +1,144 @@
+"""One frame of the recurrent dynamics of quadrature pairs, of a few pixels that stay in the cache; see `pair_dynamics`.
+
+XLA makes a loop of every result, and three things make such loops on CPUs several times slower than they have to be:
+what several loops read is computed again in each of them, unless it is a root or a quotient; a loop that writes its
+result in the place of one of its operands is not computed in vectors; and what a scan hands on is copied. So what
+several results need is put into rows of a work array, in place: that is stored once and shares no place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from polarjax.ops import dynamics
+from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, decompose
+from polarjax.ops.summaries import pose_energy
+
+SHOWN = ("energy", "even", "odd")
+FRAMES_BEFORE = 2
+
+
+class Section(NamedTuple):
+    """Frames of which the same is computed.
+
+    Attributes:
+      start, end: first frame, and the first of the next section.
+      names: of the maps that are pooled.
+      needs_unit: whether u_t is.
+    """
+
+    start: int
+    end: int
+    names: tuple[str, ...]
+    needs_unit: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PairForm:
+    """What is computed.
+
+    Attributes:
+      pose_floor: of `decompose`.
+      start: 'rest' or 'drive', where a_{-1} is.
+      pooled: the maps that are pooled; 'last', the amplitude of all frames, before those of `SHOWN`.
+      n_shown: the maps of `SHOWN` are those of the last n frames, at most T - 2: the energy looks two frames back.
+    """
+
+    pose_floor: float
+    start: str
+    pooled: tuple[str, ...]
+    n_shown: int
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the energy is asked for."""
+        return "energy" in self.pooled
+
+    def sections(self, n_frames: int) -> list[Section]:
+        """Returns the sections of a movie."""
+        early, first = self.pooled[: self.pooled.count("last")], n_frames - self.n_shown
+        if early == self.pooled:
+            return [Section(0, n_frames, early, False)]
+        before = first - FRAMES_BEFORE if self.looks_back else first
+        sections = [Section(0, before, early, False), Section(before, first, early, True)]
+        sections.append(Section(first, n_frames, self.pooled, True))
+        return [section for section in sections if section.start < section.end]
+
+
+def halves(responses: Float[Array, "*T R p"]) -> tuple[Float[Array, "*T M p"], Float[Array, "*T M p"]]:
+    """Returns the even and the odd responses."""
+    n_pairs = responses.shape[-2] // 2
+    return responses[..., :n_pairs, :], responses[..., n_pairs:, :]
+
+
+def rows(work: Float[Array, "_ p"], index: int, n_pairs: int) -> Float[Array, "M p"]:
+    """Returns one map of a work array."""
+    return jax.lax.slice_in_dim(work, index * n_pairs, (index + 1) * n_pairs)
+
+
+def put(work: Float[Array, "_ p"], maps: Iterable[Float[Array, "M p"]], first: int = 0) -> Float[Array, "_ p"]:
+    """Writes maps into a work array, from its map `first` on."""
+    for index, x in enumerate(maps, start=first):
+        work = jax.lax.dynamic_update_slice(work, x, (index * len(x), 0))
+    return work
+
+
+def pool(maps: Float[Array, "R p"], window: Float[Array, "N p"]) -> Float[Array, "R N"]:
+    """Pools maps with the window of every unit."""
+    return jnp.einsum("rp,np->rn", maps, window, precision="highest")
+
+
+def maps_of(names: tuple[str, ...], a: Array, unit: Sequence[Array], before: Sequence[Array]) -> list[Array]:
+    """Returns the maps that are pooled, from a_t, u_t and u_{t-2}."""
+    made = {
+        "last": lambda: a,
+        "energy": lambda: pose_energy(tuple(unit), tuple(before)),
+        "even": lambda: a * unit[0],
+        "odd": lambda: a * unit[1],
+    }
+    return [made[name]() for name in names]
+
+
+def inverse_length(pose: tuple[Float[Array, "M p"], Float[Array, "M p"]]) -> Float[Array, "M p"]:
+    """Returns what `safe_normalize` multiplies with: 1/|z|."""
+    return jax.lax.rsqrt(jnp.maximum(pose[0] * pose[0] + pose[1] * pose[1], AMPLITUDE_FLOOR**2))
+
+
+def starting(
+    form: PairForm, respond: Callable, filters: Any, bands: Any, rest: Float[Array, " M"]
+) -> Float[Array, "_ p"]:
+    """Returns the state before the first frame: a, and z of two maps."""
+    responses = respond(filters, jax.tree.map(lambda x: x[0], bands))
+    amplitude, *pose = decompose(*halves(responses), pose_floor=form.pose_floor)
+    before = amplitude if form.start == "drive" else jnp.broadcast_to(rest[:, None], amplitude.shape)
+    return jnp.concatenate([before, *pose])
+
+
+def advance(
+    form: PairForm,
+    rest: Float[Array, " M"],
+    responses: Float[Array, "R p"],
+    moves: tuple,
+    state: Float[Array, "_ p"],
+    work: Float[Array, "_ p"],
+) -> Float[Array, "_ p"]:
+    """Writes a_t, z_t and 1/|z_t| into a work array of four maps.
+
+    Args:
+      moves: decay g, decay of the pose h, drive gain k [1, 1], and cosine and sine [M, 1] of what R_t turns by.
+      state: a_{t-1} and z_{t-1}.
+    """
+    (decay, pose_decay, gain, turn), n_pairs = moves, len(rest)
+    amplitude, *pose = decompose(*halves(responses), pose_floor=form.pose_floor)
+    whole = jnp.broadcast_to(rest[:, None], amplitude.shape)
+    a, *z = (rows(state, index, n_pairs) for index in range(3))
+    turn = tuple(jnp.broadcast_to(x, amplitude.shape) for x in turn)
+    moved = dynamics.drive_pose(tuple(z), tuple(pose), turn, pose_decay)
+    work = put(work, (dynamics.drive_amplitude(a, amplitude, whole, decay, gain), *moved))
+    return put(work, [inverse_length((rows(work, 1, n_pairs), rows(work, 2, n_pairs)))], 3)

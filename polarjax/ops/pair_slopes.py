@@ -1,0 +1,274 @@
+"""The gradient of `pair_dynamics.pool_pairs`, back in time frame by frame.
+
+With n_t and m_t the slopes of a_t and z_t:
+
+    n_t  = da_t + g_{t+1} n_{t+1}               dA_t = k_t n_t
+    m_t  = dz_t + h_{t+1} R_{t+1}' m_{t+1}      dU_t = (1 - h_t) m_t
+
+with da_t and dz_t from the maps of frame t and, through the energy, of frame t + 2. With q_t = dE_t / 2 E_t and
+v_t = (u_t - u_{t-2}) / 2, in each of two components that is above its floor:
+
+    du_t = q_t (2 u_t + v_t),                   du_{t-2} = -q_t v_t
+
+The slopes of g_t, h_t, k_t, R_t and abar are sums over pixels, made as matrix products.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from polarjax.ops import dynamics
+from polarjax.ops.pair_frames import (
+    FRAMES_BEFORE,
+    PairForm,
+    Section,
+    advance,
+    halves,
+    maps_of,
+    put,
+    rows,
+    starting,
+)
+from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR
+from polarjax.ops.summaries import ENERGY_FLOOR
+
+# the sums over pixels: of m_t and z_{t-1} along and across, n_t A_t, n_t a_{t-1}, m_t U_t
+N_SUMS = 5
+
+
+def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tuple) -> tuple:
+    """Returns the slopes of the arguments of `pool_pairs` from those of its results."""
+    filters, bands, rest, motion, windows, shares = given
+    n_frames, n_pairs, n_pixels = len(motion[0]), len(rest), windows.shape[2]
+    sections, of_maps = form.sections(n_frames), []
+    for section in sections:
+        # of maps of the last frames alone, frame t stands n_frames - t before the end
+        parts = [slopes[0][name] for name in section.names]
+        parts = [x[len(x) - n_frames + section.start :][: section.end - section.start] for x in parts]
+        of_maps.append(jnp.concatenate(parts, axis=1) if parts else None)
+
+    def empty(n_maps: int) -> Array:
+        return jnp.zeros((n_maps * n_pairs, n_pixels), windows.dtype)
+
+    def of_band(carry: tuple, given: tuple) -> tuple:
+        (responses, states), work, of_filters = carry
+        band, window = given
+        start = starting(form, respond, filters, band, rest)
+
+        def keep(carry: tuple, frame: tuple) -> tuple:
+            state, responses, states, work = carry
+            t, band, moves = frame
+            response = respond(filters, band)
+            work["kept"] = advance(form, rest, response, moves, state, work["kept"])
+            responses = jax.lax.dynamic_update_index_in_dim(responses, response, t, 0)
+            states = jax.lax.dynamic_update_index_in_dim(states, work["kept"], t, 0)
+            return (work["kept"][: len(state)], responses, states, work), None
+
+        frames = (jnp.arange(n_frames), band, motion)
+        (_, responses, states, work), _ = jax.lax.scan(keep, (start, responses, states, work), frames)
+        of_sums, of_shares, of_window = _slopes_of_averages(slopes[1], shares, states[:, :n_pairs], window)
+        step = functools.partial(_step_back, form, respond, (filters, rest, window), (responses, states), of_sums)
+        carry, found = (empty(3), jnp.stack([empty(1)] * 2), of_filters, of_window, work), []
+        for section, of_section in reversed(list(zip(sections, of_maps, strict=True))):
+            part = jax.tree.map(lambda x, section=section: x[section.start : section.end], (*frames, shares.T))
+            back_section = functools.partial(step, section)
+            carry, results = jax.lax.scan(back_section, carry, (*part, of_section), reverse=True)
+            found.insert(0, results)
+        of_frames, sums, every = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
+        back, _, of_filters, of_window, work = carry
+
+        # what came before the first frame is its own pose, and rest or its own amplitude
+        of_state = [rows(back, index, n_pairs) for index in range(3)]
+        of_amplitude = of_state[0] if form.start == "drive" else jnp.zeros_like(of_state[0])
+        of_first = _slopes_of_responses(form, _observe(form, responses[0]), of_amplitude, of_state[1:])
+        first = jax.tree.map(lambda x: x[0], band)
+        more = jax.vjp(respond, filters, first)[1](jnp.concatenate(of_first))
+        of_filters = jax.tree.map(jnp.add, of_filters, more[0])
+        of_frames = jax.tree.map(lambda x, y: x.at[0].add(y), of_frames, more[1])
+        results = (of_frames, sums, every, of_state[0].sum(1), of_window, of_shares)
+        return ((responses, states), work, of_filters), results
+
+    kept = tuple(jnp.stack([empty(n)] * n_frames) for n in (2, 4))
+    work = {"kept": empty(4), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
+    work |= {"sums": empty(N_SUMS), "responses": empty(2)}
+    carry = (kept, work, jax.tree.map(jnp.zeros_like, filters))
+    (_, _, of_filters), results = jax.lax.scan(of_band, carry, (bands, windows))
+    of_bands, sums, every, of_start, of_windows, of_shares = results
+    sums = sums.sum(0).reshape(n_frames, N_SUMS, n_pairs)
+    of_rest, of_motion = _slopes_of_moves(rest, motion, sums, every.sum(0))
+    if form.start == "rest":
+        of_rest = of_rest + of_start.sum(0)
+    return of_filters, of_bands, of_rest, of_motion, of_windows, of_shares.sum(0)
+
+
+def _slopes_of_averages(
+    slopes: Float[Array, "k M N"], shares: Float[Array, "k T"], amplitude: Float[Array, "T M p"], window: Array
+) -> tuple[list[Array], Array, Array]:
+    """Returns the slopes of the sums over time, of their weights, and of the window."""
+    if not len(shares):
+        return [], jnp.zeros_like(shares), jnp.zeros_like(window)
+    flat, seen = slopes.reshape(-1, len(window)), amplitude.reshape(len(amplitude), -1)
+    of_sums = jnp.dot(flat, window, precision="highest")
+    summed = jnp.dot(shares, seen, precision="highest").reshape(of_sums.shape)
+    of_window = jnp.einsum("rn,rp->np", flat, summed, precision="highest")
+    of_shares = jnp.dot(of_sums.reshape(len(shares), -1), seen.T, precision="highest")
+    return list(of_sums.reshape(len(shares), *amplitude.shape[1:])), of_shares, of_window
+
+
+def _step_back(
+    form: PairForm,
+    respond: Callable,
+    given: tuple,
+    kept: tuple,
+    of_sums: Sequence[Array],
+    section: Section,
+    carry: tuple,
+    frame: tuple,
+) -> tuple:
+    """Takes the gradient one frame back.
+
+    Args:
+      kept: responses, and a, z and 1/|z|, of all frames.
+      carry: slopes of a_t and z_t from later frames, q of two frames, slopes of filters and window, work arrays.
+      frame: t, its band, what moves it, its shares of the sums, the slopes of the pooled maps.
+    """
+    filters, rest, window = given
+    back, ratios, of_filters, of_window, work = carry
+    t, band, (decay, pose_decay, gain, turn), share, of_pooled = frame
+    n_pairs, n_frames = len(rest), len(kept[0])
+
+    def kept_at(t: Array, index: int) -> Array:
+        return jax.lax.dynamic_slice(kept[1], (t, index * n_pairs, 0), (1, n_pairs, back.shape[1]))[0]
+
+    def unit_at(t: Array) -> list[Array]:
+        return [kept_at(t, index) * kept_at(t, 3) for index in (1, 2)]
+
+    n, *m = (rows(back, index, n_pairs) for index in range(3))
+    for weight, slope in zip(share, of_sums, strict=True):
+        n = n + weight * slope
+    a, of_unit = kept_at(t, 0), [0.0, 0.0]
+    unit = unit_at(t)
+    of_maps = {}
+    if section.names:
+        stacked = jnp.dot(of_pooled, window, precision="highest")
+        of_maps = {name: rows(stacked, index, n_pairs) for index, name in enumerate(section.names)}
+        before = unit_at(t - FRAMES_BEFORE)
+        work["maps"] = put(work["maps"], maps_of(section.names, a, unit, before))
+        maps = work["maps"][: len(stacked)]
+        of_window = of_window + jnp.einsum("rn,rp->np", of_pooled, maps, precision="highest")
+        n = n + of_maps.get("last", 0.0)
+    if section.needs_unit:
+        if form.looks_back:
+            later = unit_at(jnp.minimum(t + FRAMES_BEFORE, n_frames - 1))
+            ratio = jax.lax.dynamic_index_in_dim(ratios, t % FRAMES_BEFORE, keepdims=False)
+            of_unit = [-x for _, x in _slopes_of_energy(ratio, later, unit)]
+            ratio = jnp.zeros_like(ratio)
+            if "energy" in of_maps:
+                energy = rows(work["maps"], section.names.index("energy"), n_pairs)
+                ratio = of_maps["energy"] * 0.5 / energy
+                newer = _slopes_of_energy(ratio, unit, before)
+                of_unit = [x + 2 * along + across for x, (along, across) in zip(of_unit, newer, strict=True)]
+            ratios = jax.lax.dynamic_update_index_in_dim(ratios, ratio, t % FRAMES_BEFORE, 0)
+        for index, name in enumerate(("even", "odd")):
+            if name in of_maps:
+                n = n + of_maps[name] * unit[index]
+                of_unit[index] = of_unit[index] + of_maps[name] * a
+        inverse = kept_at(t, 3)
+        work["units"] = put(work["units"], [x * inverse for x in of_unit])
+        of_unit = [rows(work["units"], index, n_pairs) for index in range(2)]
+        along = jnp.where(inverse < 1 / AMPLITUDE_FLOOR, unit[0] * of_unit[0] + unit[1] * of_unit[1], 0)
+        m = [x + slope - u * along for x, slope, u in zip(m, of_unit, unit, strict=True)]
+    work["slopes"] = put(work["slopes"], (n, *m))
+    n, *m = (rows(work["slopes"], index, n_pairs) for index in range(3))
+
+    seen = _observe(form, jax.lax.dynamic_index_in_dim(kept[0], t, keepdims=False))
+    _, amplitude, pose, *_ = seen
+    start = (amplitude if form.start == "drive" else jnp.broadcast_to(rest[:, None], amplitude.shape), *pose)
+    earlier = jnp.maximum(t - 1, 0)
+    a_before, *z_before = (
+        jnp.where(t == 0, first, kept_at(earlier, index)) for index, first in enumerate(start)
+    )
+    products = (
+        m[0] * z_before[0] + m[1] * z_before[1],
+        m[1] * z_before[0] - m[0] * z_before[1],
+        n * amplitude,
+        n * a_before,
+        m[0] * pose[0] + m[1] * pose[1],
+    )
+    work["sums"] = put(work["sums"], products)
+    one = jnp.ones((back.shape[1], 1), back.dtype)
+    sums, every = (jnp.dot(work[name], one, precision="highest")[:, 0] for name in ("sums", "slopes"))
+    fade = 1 - pose_decay
+    found = _slopes_of_responses(form, seen, gain * n, [fade * x for x in m])
+    work["responses"] = put(work["responses"], found)
+    of_filter, of_band = jax.vjp(respond, filters, band)[1](work["responses"])
+    of_filters = jax.tree.map(jnp.add, of_filters, of_filter)
+    cosine, sine = (jnp.broadcast_to(x, n.shape) for x in turn)
+    turned = dynamics.rotate(*m, cosine, -sine)
+    back = put(back, (decay * n, *(pose_decay * x for x in turned)))
+    return (back, ratios, of_filters, of_window, work), (of_band, sums, every[:n_pairs])
+
+
+def _observe(form: PairForm, responses: Float[Array, "R p"]) -> tuple:
+    """Returns e, o and their power; A and U as `decompose` makes them; and what the gradient needs, 1/A and U/(e, o).
+
+    A is the power over its root, so that one root is enough where both floors are the same.
+    """
+    even, odd = halves(responses)
+    power = even * even + odd * odd
+    bounded = jnp.maximum(power, AMPLITUDE_FLOOR**2)
+    inverse = jax.lax.rsqrt(bounded)
+    scale = jax.lax.rsqrt(jnp.maximum(power, form.pose_floor**2))
+    return (even, odd, power), bounded * inverse, (even * scale, odd * scale), inverse, scale
+
+
+def _slopes_of_responses(
+    form: PairForm, seen: tuple, of_amplitude: Array, of_pose: Sequence[Array]
+) -> list[Float[Array, "M p"]]:
+    """Returns the slopes of e and o from those of A and U."""
+    (even, odd, power), _, pose, inverse, scale = seen
+    along = pose[0] * of_pose[0] + pose[1] * of_pose[1]
+    along = jnp.where(power > form.pose_floor**2, along, 0)
+    radial = jnp.where(power > AMPLITUDE_FLOOR**2, of_amplitude * inverse, 0)
+    return [
+        scale * (slope - unit * along) + radial * x
+        for slope, unit, x in zip(of_pose, pose, (even, odd), strict=True)
+    ]
+
+
+def _slopes_of_energy(ratio: Array, unit: Sequence, before: Sequence) -> list[tuple[Array, Array]]:
+    """Returns q u and q v of both components, 0 where a component of `pose_energy` is at its floor."""
+    found = []
+    for now, earlier in zip(unit, before, strict=True):
+        change = (now - earlier) / 2
+        bounded = jnp.where(now * now + change * change > ENERGY_FLOOR, ratio, 0)
+        found.append((bounded * now, bounded * change))
+    return found
+
+
+def _slopes_of_moves(
+    rest: Float[Array, " M"], motion: tuple, sums: Float[Array, "T s M"], every: Float[Array, "T M"]
+) -> tuple[Array, tuple]:
+    """Returns the slopes of abar and of what moves amplitude and pose, from sums over pixels; see `N_SUMS`.
+
+    Args:
+      every: of n_t.
+    """
+    decay, pose_decay, gain, turn = motion
+    along, across, observed, held, corrected = jnp.moveaxis(sums, 1, 0)
+    cosine, sine = (x[..., 0] for x in turn)
+    of_decay, of_gain = ((x - rest[None] * every).sum(1) for x in (held, observed))
+    of_pose_decay = (cosine * along + sine * across - corrected).sum(1)
+    of_turn = [pose_decay[..., 0] * x for x in (along, across)]
+    of_turn = tuple(
+        (x if given.shape[1] == len(rest) else x.sum(1, keepdims=True))[..., None]
+        for x, given in zip(of_turn, turn, strict=True)
+    )
+    of_rest = ((1 - decay - gain)[..., 0] * every).sum(0)
+    return of_rest, (*(x[:, None, None] for x in (of_decay, of_pose_decay, of_gain)), of_turn)
