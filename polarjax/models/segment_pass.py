@@ -1,9 +1,8 @@
 """Polar-V1 on segments that nothing came before, in bands of pixels that stay in the cache.
 
-What a map remembers it remembers of its own pixel, and pooling adds pixels up. So a band of rows is filtered in all
-frames, moved through time, pooled and forgotten, and computed again for the gradient. Of maps whose average over
-time is not asked for, only the scored frames are pooled. `causal_pass` is the definition; this is the same sums in
-another order.
+What a map remembers it remembers of its own pixel, and pooling adds pixels up. So a band of rows is filtered, moved
+through time, pooled and forgotten, and computed again for the gradient. Of maps whose average over time is not asked
+for, only the scored frames are pooled. `causal_pass` is the definition; this is the same sums in another order.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from polarjax.ops.pair_dynamics import pool_pairs
 from polarjax.ops.pair_frames import FRAMES_BEFORE, SHOWN, PairForm, halves
 from polarjax.ops.polar_decomposition import decompose
 
-# about as many pixels as fit the cache with all maps of a frame, in multiples of what a vector holds
-BAND_PIXELS, PIXELS_TOGETHER = 182, 16
+# fewer would make products too small, more leave the cache with all work of a frame; in multiples of a vector
+BAND_PIXELS, PIXELS_TOGETHER = 256, 16
 
 
 def computes(model: Any, n_before: int) -> bool:
@@ -47,9 +46,9 @@ def prefers_bands(model: Any) -> bool:
     return model.dtype == "float32" and prefers_blocks()
 
 
-def band_size(height: int, width: int) -> tuple[int, int]:
-    """Returns how many rows of maps are a band, and how many pixels with those that fill up the last vector."""
-    count = -(-height // max(BAND_PIXELS // width, 1))
+def band_size(height: int, width: int, limit: int) -> tuple[int, int]:
+    """Returns how many rows of at most `limit` pixels are a band, and how many pixels when the last vector is full."""
+    count = -(-height // max(limit // width, 1))
     rows = -(-height // count)
     return rows, -(-rows * width // PIXELS_TOGETHER) * PIXELS_TOGETHER
 
@@ -84,14 +83,18 @@ def pool_segments(
     every_frame = set(AMPLITUDE_SUMMARIES) & set(options.summaries) and not averages
     names = ("last",) * bool(every_frame) + tuple(name for name in SHOWN if name in options.summaries)
     form = PairForm(options.pose_floor, options.start, names, n_scored)
-    pool_bands = pool_pairs if options.dynamics == "recurrent" else functools.partial(_pool_framewise, options)
+    pool_bands = (
+        pool_pairs if options.dynamics == "recurrent" else functools.partial(_pool_framewise, options)
+    )
     for level, image in enumerate(levels):
         window, rest = weights.windows[level], weights.resting_amplitude[level]
-        n_rows, n_pixels = band_size(*window.shape[2:])
+        n_rows, n_pixels = band_size(*window.shape[2:], BAND_PIXELS)
         bands, filters, respond = bank.in_bands(image, strides[level], n_rows, n_pixels)
         windows = _cut_windows(window, n_rows, n_pixels)
 
-        def pool_example(example: tuple, respond=respond, filters=filters, rest=rest, windows=windows) -> dict:
+        def pool_example(
+            example: tuple, respond=respond, filters=filters, rest=rest, windows=windows
+        ) -> dict:
             session, bands, *rates, turn = example
             moves = (*rates, tuple(turn))
             pooled, sums = pool_bands(form, respond, filters, bands, rest, moves, windows[session], shares)

@@ -21,6 +21,8 @@ from polarjax.ops.pair_frames import halves
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
 
 LINEAR = ("last", "fast", "slow", "derivative")
+# about as many pixels as fit the cache with the maps of a frame
+BAND_PIXELS = 182
 
 
 class Moves(NamedTuple):
@@ -202,7 +204,7 @@ def _in_bands(
     """Summarises a level in bands of rows that stay in the cache with all their frames; see `segment_pass`."""
     stride = model.bank_strides[level]
     height, width = (-(-side // stride) for side in image.shape[2:4])
-    rows, n_pixels = segment_pass.band_size(height, width)
+    rows, n_pixels = segment_pass.band_size(height, width, BAND_PIXELS)
     bands, *filters, respond = model.bank.in_bands(image, stride, rows, n_pixels)
     respond = functools.partial(respond, *filters)
 

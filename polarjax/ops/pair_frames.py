@@ -82,7 +82,9 @@ def rows(work: Float[Array, "_ p"], index: int, n_pairs: int) -> Float[Array, "M
     return jax.lax.slice_in_dim(work, index * n_pairs, (index + 1) * n_pairs)
 
 
-def put(work: Float[Array, "_ p"], maps: Iterable[Float[Array, "M p"]], first: int = 0) -> Float[Array, "_ p"]:
+def put(
+    work: Float[Array, "_ p"], maps: Iterable[Float[Array, "M p"]], first: int = 0
+) -> Float[Array, "_ p"]:
     """Writes maps into a work array, from its map `first` on."""
     for index, x in enumerate(maps, start=first):
         work = jax.lax.dynamic_update_slice(work, x, (index * len(x), 0))

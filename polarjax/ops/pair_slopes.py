@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +49,8 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
     for section in sections:
         # of maps of the last frames alone, frame t stands n_frames - t before the end
         parts = [slopes[0][name] for name in section.names]
-        parts = [x[len(x) - n_frames + section.start :][: section.end - section.start] for x in parts]
+        length = section.end - section.start
+        parts = [x[len(x) - n_frames + section.start :][:length] for x in parts]
         of_maps.append(jnp.concatenate(parts, axis=1) if parts else None)
 
     def empty(n_maps: int) -> Array:
@@ -73,10 +73,14 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         frames = (jnp.arange(n_frames), band, motion)
         (_, responses, states, work), _ = jax.lax.scan(keep, (start, responses, states, work), frames)
         of_sums, of_shares, of_window = _slopes_of_averages(slopes[1], shares, states[:, :n_pairs], window)
-        step = functools.partial(_step_back, form, respond, (filters, rest, window), (responses, states), of_sums)
+        step = functools.partial(
+            _step_back, form, respond, (filters, rest, window), (responses, states), of_sums
+        )
         carry, found = (empty(3), jnp.stack([empty(1)] * 2), of_filters, of_window, work), []
         for section, of_section in reversed(list(zip(sections, of_maps, strict=True))):
-            part = jax.tree.map(lambda x, section=section: x[section.start : section.end], (*frames, shares.T))
+            part = jax.tree.map(
+                lambda x, section=section: x[section.start : section.end], (*frames, shares.T)
+            )
             back_section = functools.partial(step, section)
             carry, results = jax.lax.scan(back_section, carry, (*part, of_section), reverse=True)
             found.insert(0, results)
@@ -108,7 +112,10 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
 
 
 def _slopes_of_averages(
-    slopes: Float[Array, "k M N"], shares: Float[Array, "k T"], amplitude: Float[Array, "T M p"], window: Array
+    slopes: Float[Array, "k M N"],
+    shares: Float[Array, "k T"],
+    amplitude: Float[Array, "T M p"],
+    window: Array,
 ) -> tuple[list[Array], Array, Array]:
     """Returns the slopes of the sums over time, of their weights, and of the window."""
     if not len(shares):

@@ -9,60 +9,82 @@ from polarjax.ops import dynamics, summaries
 from polarjax.ops.pair_dynamics import pool_pairs
 from polarjax.ops.pair_frames import SHOWN, PairForm, halves
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
+from polarjax.ops.quadrature import mix_planes
 
-FLOOR = 1e-3
+FLOORS = {"rest": 1e-3, "drive": 1e-2}  # that of the amplitude, and one of its own
+CHANNELS, PAIRS, PIXELS, UNITS = 3, 2, 5, 4
 
 
-def by_definition(form, responses, rest, motion):
-    amplitude, *pose = decompose(*halves(responses), pose_floor=form.pose_floor)
-    decay, pose_decay, gain, turn = motion
-    rest = jnp.broadcast_to(rest[:, None], amplitude.shape[1:])
-    first = amplitude[0] if form.start == "drive" else rest
+def by_definition(form, filters, bands, rest, motion, windows, shares):
+    """Adds up the bands, each with all of its maps."""
 
-    def last_axis(x):
-        return jnp.swapaxes(x, -1, -2)
+    def of_band(band, window):
+        amplitude, *pose = decompose(
+            *halves(jax.vmap(lambda x: filters.T @ x)(band)), pose_floor=form.pose_floor
+        )
+        decay, pose_decay, gain, turn = motion
+        first = (
+            amplitude[0] if form.start == "drive" else jnp.broadcast_to(rest[:, None], amplitude.shape[1:])
+        )
 
-    a = dynamics.evolve_amplitude(
-        last_axis(amplitude), last_axis(first), rest[:, 0], last_axis(decay), last_axis(gain)
-    )
-    z = dynamics.evolve_pose(tuple(pose), (pose[0][0], pose[1][0]), turn, pose_decay)
-    unit = safe_normalize(*z)
-    n, a = form.n_shown, last_axis(a)
-    maps = {
-        "energy": summaries.pose_energy(tuple(x[-n:] for x in unit), tuple(x[-n - 2 : -2] for x in unit)),
-        "even": a[-n:] * unit[0][-n:],
-        "odd": a[-n:] * unit[1][-n:],
-    }
-    return a, {name: maps[name] for name in form.shown}
+        def pool(x):
+            return jnp.einsum("tmp,np->tmn", x, window)
+
+        def last_axis(x):
+            return jnp.swapaxes(x, -1, -2)
+
+        moves = (last_axis(x) for x in (decay, gain))
+        a = last_axis(dynamics.evolve_amplitude(last_axis(amplitude), last_axis(first), rest, *moves))
+        unit = safe_normalize(*dynamics.evolve_pose(tuple(pose), (pose[0][0], pose[1][0]), turn, pose_decay))
+        n = form.n_shown
+        maps = {
+            "last": lambda: a,
+            "energy": lambda: summaries.pose_energy(
+                tuple(x[-n:] for x in unit), tuple(x[-n - 2 : -2] for x in unit)
+            ),
+            "even": lambda: a[-n:] * unit[0][-n:],
+            "odd": lambda: a[-n:] * unit[1][-n:],
+        }
+        return {name: pool(maps[name]()) for name in form.pooled}, pool(jnp.einsum("kt,tmp->kmp", shares, a))
+
+    return jax.tree.map(jnp.add, *(of_band(*given) for given in zip(bands, windows, strict=True)))
 
 
 @pytest.mark.parametrize("start", ["rest", "drive"])
 @pytest.mark.parametrize(
-    ("n_frames", "n_shown", "turns", "shown"),
-    [(3, 1, 2, SHOWN), (7, 1, 2, ("even",)), (7, 4, 1, SHOWN), (7, 5, 2, ("energy",)), (5, 2, 2, ())],
+    ("n_frames", "n_shown", "turns", "pooled", "n_sums"),
+    [
+        (3, 1, 2, SHOWN, 2),
+        (7, 1, 2, ("even",), 1),
+        (7, 4, 1, ("last", *SHOWN), 0),
+        (7, 5, 2, ("energy",), 0),
+        (6, 2, 2, ("last", "odd"), 0),
+        (5, 2, 2, ("last",), 0),
+        (5, 1, 2, (), 3),
+    ],
 )
-def test_values_and_all_slopes_are_those_of_the_definition(start, n_frames, n_shown, turns, shown):
+def test_values_and_all_slopes_are_those_of_the_definition(start, n_frames, n_shown, turns, pooled, n_sums):
     with jax.enable_x64(True):
         random = np.random.default_rng(0)
-        responses = random.standard_normal((n_frames, 4, 3))
-        responses[:, :, 1] = 0  # a pixel that sees nothing
-        responses[0, :, 2] = 1e-5
+        bands = random.standard_normal((2, n_frames, CHANNELS, PIXELS))
+        bands[..., 1] = 0  # a pixel that sees nothing
+        bands[:, 0, :, 2] = 1e-5
         angle = jnp.asarray(random.standard_normal((n_frames, turns, 1)))
         rates = jnp.asarray(random.uniform(0.1, 0.9, (3, n_frames, 1, 1)))
+        others = ((CHANNELS, 2 * PAIRS), (PAIRS,), (2, UNITS, PIXELS), (n_sums, n_frames))
+        filters, rest, windows, shares = (jnp.asarray(random.standard_normal(x)) for x in others)
         motion = (*rates, (jnp.cos(angle), jnp.sin(angle)))
-        given = (jnp.asarray(responses), jnp.asarray(random.standard_normal(2)), motion)
-        form = PairForm(FLOOR, start, shown, n_shown)
-        slopes = (
-            jnp.asarray(random.standard_normal((n_frames, 2, 3))),
-            {name: jnp.asarray(random.standard_normal((n_shown, 2, 3))) for name in shown},
-        )
+        given = (filters, jnp.asarray(bands), rest, motion, windows, shares)
+        form = PairForm(FLOORS[start], start, pooled, n_shown)
 
         @jax.jit
         def both(given):
             results = [
-                jax.vjp(lambda *x: evolve_pairs(form, *x), *given),
+                jax.vjp(lambda *x: pool_pairs(form, mix_planes, *x), *given),
                 jax.vjp(lambda *x: by_definition(form, *x), *given),
             ]
+            slopes = [jnp.cos(jnp.arange(x.size)).reshape(x.shape) for x in jax.tree.leaves(results[0][0])]
+            slopes = jax.tree.unflatten(jax.tree.structure(results[0][0]), slopes)
             return [(value, pull(slopes)) for value, pull in results]
 
         found, expected = both(given)
