@@ -88,7 +88,7 @@ def pool_segments(
     )
     for level, image in enumerate(levels):
         window, rest = weights.windows[level], weights.resting_amplitude[level]
-        n_rows, n_pixels = band_size(*window.shape[2:], BAND_PIXELS)
+        n_rows, n_pixels = band_size(window.shape[2], window.shape[3], BAND_PIXELS)
         bands, filters, respond = bank.in_bands(image, strides[level], n_rows, n_pixels)
         windows = _cut_windows(window, n_rows, n_pixels)
 

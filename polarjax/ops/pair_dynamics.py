@@ -70,8 +70,8 @@ def pool_pairs(
         state, work, total = carry
         t, band, moves = frame
         work["kept"] = advance(form, rest, respond(filters, band), moves, state, work["kept"])
-        a, *z, inverse = (rows(work["kept"], index, n_pairs) for index in range(4))
-        unit = [x * inverse for x in z]
+        a, even, odd, inverse = (rows(work["kept"], index, n_pairs) for index in range(4))
+        unit = (even * inverse, odd * inverse)
         before = jax.lax.dynamic_index_in_dim(work["units"], t % FRAMES_BEFORE, keepdims=False)
         work["maps"] = put(work["maps"], maps_of(section.names, a, unit, halves(before)))
         if section.needs_unit and form.looks_back:

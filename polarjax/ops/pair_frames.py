@@ -9,7 +9,7 @@ several results need is put into rows of a work array, in place: that is stored 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -96,11 +96,13 @@ def pool(maps: Float[Array, "R p"], window: Float[Array, "N p"]) -> Float[Array,
     return jnp.einsum("rp,np->rn", maps, window, precision="highest")
 
 
-def maps_of(names: tuple[str, ...], a: Array, unit: Sequence[Array], before: Sequence[Array]) -> list[Array]:
+def maps_of(
+    names: tuple[str, ...], a: Array, unit: tuple[Array, Array], before: tuple[Array, Array]
+) -> list[Array]:
     """Returns the maps that are pooled, from a_t, u_t and u_{t-2}."""
     made = {
         "last": lambda: a,
-        "energy": lambda: pose_energy(tuple(unit), tuple(before)),
+        "energy": lambda: pose_energy(unit, before),
         "even": lambda: a * unit[0],
         "odd": lambda: a * unit[1],
     }
@@ -137,10 +139,10 @@ def advance(
       state: a_{t-1} and z_{t-1}.
     """
     (decay, pose_decay, gain, turn), n_pairs = moves, len(rest)
-    amplitude, *pose = decompose(*halves(responses), pose_floor=form.pose_floor)
+    amplitude, even, odd = decompose(*halves(responses), pose_floor=form.pose_floor)
     whole = jnp.broadcast_to(rest[:, None], amplitude.shape)
-    a, *z = (rows(state, index, n_pairs) for index in range(3))
-    turn = tuple(jnp.broadcast_to(x, amplitude.shape) for x in turn)
-    moved = dynamics.drive_pose(tuple(z), tuple(pose), turn, pose_decay)
-    work = put(work, (dynamics.drive_amplitude(a, amplitude, whole, decay, gain), *moved))
+    cosine, sine = (jnp.broadcast_to(x, amplitude.shape) for x in turn)
+    a = dynamics.drive_amplitude(rows(state, 0, n_pairs), amplitude, whole, decay, gain)
+    z = (rows(state, 1, n_pairs), rows(state, 2, n_pairs))
+    work = put(work, (a, *dynamics.drive_pose(z, (even, odd), (cosine, sine), pose_decay)))
     return put(work, [inverse_length((rows(work, 1, n_pairs), rows(work, 2, n_pairs)))], 3)

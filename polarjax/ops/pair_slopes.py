@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -153,28 +154,28 @@ def _step_back(
     def kept_at(t: Array, index: int) -> Array:
         return jax.lax.dynamic_slice(kept[1], (t, index * n_pairs, 0), (1, n_pairs, back.shape[1]))[0]
 
-    def unit_at(t: Array) -> list[Array]:
-        return [kept_at(t, index) * kept_at(t, 3) for index in (1, 2)]
+    def unit_at(t: Array) -> tuple[Array, Array]:
+        inverse = kept_at(t, 3)
+        return kept_at(t, 1) * inverse, kept_at(t, 2) * inverse
 
     n, *m = (rows(back, index, n_pairs) for index in range(3))
     for weight, slope in zip(share, of_sums, strict=True):
         n = n + weight * slope
-    a, of_unit = kept_at(t, 0), [0.0, 0.0]
-    unit = unit_at(t)
+    a, unit, before = kept_at(t, 0), unit_at(t), unit_at(t - FRAMES_BEFORE)
     of_maps = {}
     if section.names:
         stacked = jnp.dot(of_pooled, window, precision="highest")
         of_maps = {name: rows(stacked, index, n_pairs) for index, name in enumerate(section.names)}
-        before = unit_at(t - FRAMES_BEFORE)
         work["maps"] = put(work["maps"], maps_of(section.names, a, unit, before))
         maps = work["maps"][: len(stacked)]
         of_window = of_window + jnp.einsum("rn,rp->np", of_pooled, maps, precision="highest")
         n = n + of_maps.get("last", 0.0)
     if section.needs_unit:
+        of_unit: list[Any] = [0.0, 0.0]
         if form.looks_back:
             later = unit_at(jnp.minimum(t + FRAMES_BEFORE, n_frames - 1))
             ratio = jax.lax.dynamic_index_in_dim(ratios, t % FRAMES_BEFORE, keepdims=False)
-            of_unit = [-x for _, x in _slopes_of_energy(ratio, later, unit)]
+            of_unit = [-across for _, across in _slopes_of_energy(ratio, later, unit)]
             ratio = jnp.zeros_like(ratio)
             if "energy" in of_maps:
                 energy = rows(work["maps"], section.names.index("energy"), n_pairs)
@@ -188,9 +189,9 @@ def _step_back(
                 of_unit[index] = of_unit[index] + of_maps[name] * a
         inverse = kept_at(t, 3)
         work["units"] = put(work["units"], [x * inverse for x in of_unit])
-        of_unit = [rows(work["units"], index, n_pairs) for index in range(2)]
-        along = jnp.where(inverse < 1 / AMPLITUDE_FLOOR, unit[0] * of_unit[0] + unit[1] * of_unit[1], 0)
-        m = [x + slope - u * along for x, slope, u in zip(m, of_unit, unit, strict=True)]
+        of_even, of_odd = (rows(work["units"], index, n_pairs) for index in range(2))
+        along = jnp.where(inverse < 1 / AMPLITUDE_FLOOR, unit[0] * of_even + unit[1] * of_odd, 0)
+        m = [m[0] + of_even - unit[0] * along, m[1] + of_odd - unit[1] * along]
     work["slopes"] = put(work["slopes"], (n, *m))
     n, *m = (rows(work["slopes"], index, n_pairs) for index in range(3))
 
@@ -217,7 +218,7 @@ def _step_back(
     of_filter, of_band = jax.vjp(respond, filters, band)[1](work["responses"])
     of_filters = jax.tree.map(jnp.add, of_filters, of_filter)
     cosine, sine = (jnp.broadcast_to(x, n.shape) for x in turn)
-    turned = dynamics.rotate(*m, cosine, -sine)
+    turned = dynamics.rotate(m[0], m[1], cosine, -sine)
     back = put(back, (decay * n, *(pose_decay * x for x in turned)))
     return (back, ratios, of_filters, of_window, work), (of_band, sums, every[:n_pairs])
 
