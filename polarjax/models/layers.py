@@ -86,31 +86,36 @@ class QuadratureBank(nn.Module):
         both = correlate(x, kernels.reshape(*kernels.shape[:3], -1), stride=stride, groups=self.n_channels)
         return [both[..., 0::2], both[..., 1::2]]
 
+    def band_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Returns rows and columns that bands of maps are cut from: single pixels where mixing sees no other one."""
+        return (height * width, 1) if self.kind == "separable" else (height, width)
+
     def in_bands(
         self, images: Float[Array, "B T H W C"], stride: int, rows: int, n_pixels: int
     ) -> tuple[Any, Any, Callable[[Any, Any], Array]]:
-        """Cuts what the maps are computed from into bands of rows.
+        """Cuts what the maps are computed from into bands of rows of `band_grid`.
 
         Args:
-          n_pixels: p, at least rows w; pixels beyond are of no meaning.
+          n_pixels: p, at least the pixels of the rows; those beyond are of no meaning.
 
         Returns:
           Arrays [B, n, T, ..], n bands an example, the last filled up with zeros; filters; and the function of filters
           and one frame of a band that returns maps [2 M, p], the even ones first.
         """
         height, width = images.shape[2:4]
-        count = -(-height // (stride * rows))
         if self.kind == "separable":
             even, odd = self.mixing()
             mixing = jax.scipy.linalg.block_diag(even, odd)
             maps = self.separate(images.reshape(-1, *images.shape[2:]), stride)
             maps = jnp.concatenate([part for x in maps for part in (x, jnp.ones_like(x[..., :1]))], axis=-1)
-            movies = maps.reshape(*images.shape[:2], *maps.shape[1:])
+            movies = maps.reshape(*images.shape[:2], -1, 1, maps.shape[-1])
+            count = -(-movies.shape[2] // rows)
             bands = jnp.moveaxis(cut_rows(movies, count=count, step=rows, height=rows), -1, 3)
             planes = bands.reshape(*bands.shape[:4], -1)
             missing = [(0, 0)] * 4 + [(0, n_pixels - planes.shape[-1])]
             return jnp.pad(planes, missing), mixing, mix_planes
         size, kernels = self.kernel_size, [self.kernels[name]["kernel"] for name in ("even", "odd")]
+        count = -(-height // (stride * rows))
         before, after = size // 2, (-(-width // stride) - 1) * stride + size - size // 2 - width
         padded = jnp.pad(images, [(0, 0), (0, 0), (before, 0), (before, after), (0, 0)])
         bands = cut_rows(padded, count=count, step=rows * stride, height=(rows - 1) * stride + size)

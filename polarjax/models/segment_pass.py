@@ -88,9 +88,10 @@ def pool_segments(
     )
     for level, image in enumerate(levels):
         window, rest = weights.windows[level], weights.resting_amplitude[level]
-        n_rows, n_pixels = band_size(window.shape[2], window.shape[3], BAND_PIXELS)
+        grid = bank.band_grid(*window.shape[2:])
+        n_rows, n_pixels = band_size(*grid, BAND_PIXELS)
         bands, filters, respond = bank.in_bands(image, strides[level], n_rows, n_pixels)
-        windows = _cut_windows(window, n_rows, n_pixels)
+        windows = _cut_windows(window.reshape(*window.shape[:2], *grid), n_rows, n_pixels)
 
         def pool_example(
             example: tuple, respond=respond, filters=filters, rest=rest, windows=windows

@@ -204,7 +204,8 @@ def _in_bands(
     """Summarises a level in bands of rows that stay in the cache with all their frames; see `segment_pass`."""
     stride = model.bank_strides[level]
     height, width = (-(-side // stride) for side in image.shape[2:4])
-    rows, n_pixels = segment_pass.band_size(height, width, BAND_PIXELS)
+    grid = model.bank.band_grid(height, width)
+    rows, n_pixels = segment_pass.band_size(*grid, BAND_PIXELS)
     bands, *filters, respond = model.bank.in_bands(image, stride, rows, n_pixels)
     respond = functools.partial(respond, *filters)
 
@@ -215,5 +216,5 @@ def _in_bands(
     def of_example(example: tuple) -> Float[Array, "n F D p"]:
         return jax.lax.map(functools.partial(of_band, example[0]), example[1])
 
-    maps = jnp.moveaxis(jax.lax.map(of_example, (moves, bands)), 1, 3)[..., : rows * width]
-    return maps.reshape(*maps.shape[:3], -1, width)[..., :height, :]
+    maps = jnp.moveaxis(jax.lax.map(of_example, (moves, bands)), 1, 3)[..., : rows * grid[1]]
+    return maps.reshape(*maps.shape[:3], -1)[..., : height * width].reshape(*maps.shape[:3], height, width)

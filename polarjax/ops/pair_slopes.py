@@ -10,7 +10,7 @@ v_t = (u_t - u_{t-2}) / 2, in each of two components that is above its floor:
 
     du_t = q_t (2 u_t + v_t),                   du_{t-2} = -q_t v_t
 
-The slopes of g_t, h_t, k_t, R_t and abar are sums over pixels, made as matrix products.
+The slopes of g_t, h_t, k_t, R_t and abar are sums over pixels and pairs.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ from polarjax.ops.pair_frames import (
 )
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR
 from polarjax.ops.summaries import ENERGY_FLOOR
-
-# the sums over pixels: of m_t and z_{t-1} along and across, n_t A_t, n_t a_{t-1}, m_t U_t
-N_SUMS = 5
 
 
 def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tuple) -> tuple:
@@ -85,7 +82,7 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
             back_section = functools.partial(step, section)
             carry, results = jax.lax.scan(back_section, carry, (*part, of_section), reverse=True)
             found.insert(0, results)
-        of_frames, sums, every = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
+        of_frames, sums = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
         back, _, of_filters, of_window, work = carry
 
         # what came before the first frame is its own pose, and rest or its own amplitude
@@ -96,17 +93,16 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         more = jax.vjp(respond, filters, first)[1](jnp.concatenate(of_first))
         of_filters = jax.tree.map(jnp.add, of_filters, more[0])
         of_frames = jax.tree.map(lambda x, y: x.at[0].add(y), of_frames, more[1])
-        results = (of_frames, sums, every, of_state[0].sum(1), of_window, of_shares)
+        results = (of_frames, sums, of_state[0].sum(1), of_window, of_shares)
         return ((responses, states), work, of_filters), results
 
     kept = tuple(jnp.stack([empty(n)] * n_frames) for n in (2, 4))
     work = {"kept": empty(4), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
-    work |= {"sums": empty(N_SUMS), "responses": empty(2)}
+    work |= {"turns": empty(2), "responses": empty(2)}
     carry = (kept, work, jax.tree.map(jnp.zeros_like, filters))
     (_, _, of_filters), results = jax.lax.scan(of_band, carry, (bands, windows))
-    of_bands, sums, every, of_start, of_windows, of_shares = results
-    sums = sums.sum(0).reshape(n_frames, N_SUMS, n_pairs)
-    of_rest, of_motion = _slopes_of_moves(rest, motion, sums, every.sum(0))
+    of_bands, sums, of_start, of_windows, of_shares = results
+    of_rest, of_motion = _slopes_of_moves(motion, *(x.sum(0) for x in sums))
     if form.start == "rest":
         of_rest = of_rest + of_start.sum(0)
     return of_filters, of_bands, of_rest, of_motion, of_windows, of_shares.sum(0)
@@ -197,21 +193,18 @@ def _step_back(
 
     seen = _observe(form, jax.lax.dynamic_index_in_dim(kept[0], t, keepdims=False))
     _, amplitude, pose, *_ = seen
-    start = (amplitude if form.start == "drive" else jnp.broadcast_to(rest[:, None], amplitude.shape), *pose)
-    earlier = jnp.maximum(t - 1, 0)
+    whole = jnp.broadcast_to(rest[:, None], amplitude.shape)
+    start, earlier = (amplitude if form.start == "drive" else whole, *pose), jnp.maximum(t - 1, 0)
     a_before, *z_before = (
         jnp.where(t == 0, first, kept_at(earlier, index)) for index, first in enumerate(start)
     )
-    products = (
-        m[0] * z_before[0] + m[1] * z_before[1],
-        m[1] * z_before[0] - m[0] * z_before[1],
-        n * amplitude,
-        n * a_before,
-        m[0] * pose[0] + m[1] * pose[1],
-    )
-    work["sums"] = put(work["sums"], products)
+    across = (m[0] * z_before[0] + m[1] * z_before[1], m[1] * z_before[0] - m[0] * z_before[1])
+    work["turns"] = put(work["turns"], across)
     one = jnp.ones((back.shape[1], 1), back.dtype)
-    sums, every = (jnp.dot(work[name], one, precision="highest")[:, 0] for name in ("sums", "slopes"))
+    of_turn, every = (jnp.dot(work[name], one, precision="highest")[:, 0] for name in ("turns", "slopes"))
+    # sums over all, first over pairs: those XLA computes in vectors
+    rates = (n * (a_before - whole), n * (amplitude - whole), m[0] * pose[0] + m[1] * pose[1])
+    sums = (jnp.stack([x.sum(0) for x in rates]), of_turn.reshape(2, n_pairs), every[:n_pairs])
     fade = 1 - pose_decay
     found = _slopes_of_responses(form, seen, gain * n, [fade * x for x in m])
     work["responses"] = put(work["responses"], found)
@@ -220,7 +213,7 @@ def _step_back(
     cosine, sine = (jnp.broadcast_to(x, n.shape) for x in turn)
     turned = dynamics.rotate(m[0], m[1], cosine, -sine)
     back = put(back, (decay * n, *(pose_decay * x for x in turned)))
-    return (back, ratios, of_filters, of_window, work), (of_band, sums, every[:n_pairs])
+    return (back, ratios, of_filters, of_window, work), (of_band, sums)
 
 
 def _observe(form: PairForm, responses: Float[Array, "R p"]) -> tuple:
@@ -261,21 +254,23 @@ def _slopes_of_energy(ratio: Array, unit: Sequence, before: Sequence) -> list[tu
 
 
 def _slopes_of_moves(
-    rest: Float[Array, " M"], motion: tuple, sums: Float[Array, "T s M"], every: Float[Array, "T M"]
+    motion: tuple, rates: Float[Array, "T r p"], turns: Float[Array, "T s M"], every: Float[Array, "T M"]
 ) -> tuple[Array, tuple]:
-    """Returns the slopes of abar and of what moves amplitude and pose, from sums over pixels; see `N_SUMS`.
+    """Returns the slopes of abar and of what moves amplitude and pose.
 
     Args:
-      every: of n_t.
+      rates: sums over pairs of n_t (a_{t-1} - abar), n_t (A_t - abar) and m_t U_t.
+      turns: sums over pixels of m_t along and across z_{t-1}.
+      every: sums over pixels of n_t.
     """
     decay, pose_decay, gain, turn = motion
-    along, across, observed, held, corrected = jnp.moveaxis(sums, 1, 0)
+    of_decay, of_gain, corrected = jnp.moveaxis(rates.sum(2), 1, 0)
+    along, across = jnp.moveaxis(turns, 1, 0)
     cosine, sine = (x[..., 0] for x in turn)
-    of_decay, of_gain = ((x - rest[None] * every).sum(1) for x in (held, observed))
-    of_pose_decay = (cosine * along + sine * across - corrected).sum(1)
+    of_pose_decay = (cosine * along + sine * across).sum(1) - corrected
     of_turn = [pose_decay[..., 0] * x for x in (along, across)]
     of_turn = tuple(
-        (x if given.shape[1] == len(rest) else x.sum(1, keepdims=True))[..., None]
+        (x if given.shape[1] == every.shape[1] else x.sum(1, keepdims=True))[..., None]
         for x, given in zip(of_turn, turn, strict=True)
     )
     of_rest = ((1 - decay - gain)[..., 0] * every).sum(0)
