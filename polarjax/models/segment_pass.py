@@ -89,7 +89,7 @@ def pool_segments(
     for level, image in enumerate(levels):
         window, rest = weights.windows[level], weights.resting_amplitude[level]
         grid = bank.band_grid(*window.shape[2:])
-        n_rows, n_pixels = band_size(*grid, BAND_PIXELS)
+        n_rows, n_pixels = band_size(*grid, limit=BAND_PIXELS)
         bands, filters, respond = bank.in_bands(image, strides[level], n_rows, n_pixels)
         windows = _cut_windows(window.reshape(*window.shape[:2], *grid), n_rows, n_pixels)
 

@@ -205,7 +205,7 @@ def _in_bands(
     stride = model.bank_strides[level]
     height, width = (-(-side // stride) for side in image.shape[2:4])
     grid = model.bank.band_grid(height, width)
-    rows, n_pixels = segment_pass.band_size(*grid, BAND_PIXELS)
+    rows, n_pixels = segment_pass.band_size(*grid, limit=BAND_PIXELS)
     bands, *filters, respond = model.bank.in_bands(image, stride, rows, n_pixels)
     respond = functools.partial(respond, *filters)
 
