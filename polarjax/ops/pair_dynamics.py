@@ -68,7 +68,7 @@ def pool_pairs(
 
     def step(section: Section, window: Array, carry: tuple, frame: tuple) -> tuple:
         state, work, total = carry
-        t, band, moves = frame
+        work, (t, band, moves) = dict(work), frame
         work["kept"] = advance(form, rest, respond(filters, band), moves, state, work["kept"])
         a, even, odd, inverse = (rows(work["kept"], index, n_pairs) for index in range(4))
         unit = (even * inverse, odd * inverse)

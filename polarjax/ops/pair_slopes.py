@@ -51,8 +51,8 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         parts = [x[len(x) - n_frames + section.start :][:length] for x in parts]
         of_maps.append(jnp.concatenate(parts, axis=1) if parts else None)
 
-    def empty(n_maps: int) -> Array:
-        return jnp.zeros((n_maps * n_pairs, n_pixels), windows.dtype)
+    def empty(n_maps: int, *leading: int) -> Array:
+        return jnp.zeros((*leading, n_maps * n_pairs, n_pixels), windows.dtype)
 
     def of_band(carry: tuple, given: tuple) -> tuple:
         (responses, states), work, of_filters = carry
@@ -63,7 +63,7 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
             state, responses, states, work = carry
             t, band, moves = frame
             response = respond(filters, band)
-            work["kept"] = advance(form, rest, response, moves, state, work["kept"])
+            work = {**work, "kept": advance(form, rest, response, moves, state, work["kept"])}
             responses = jax.lax.dynamic_update_index_in_dim(responses, response, t, 0)
             states = jax.lax.dynamic_update_index_in_dim(states, work["kept"], t, 0)
             return (work["kept"][: len(state)], responses, states, work), None
@@ -74,7 +74,7 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         step = functools.partial(
             _step_back, form, respond, (filters, rest, window), (responses, states), of_sums
         )
-        carry, found = (empty(3), jnp.stack([empty(1)] * 2), of_filters, of_window, work), []
+        carry, found = (empty(3), empty(1, FRAMES_BEFORE), of_filters, of_window, work), []
         for section, of_section in reversed(list(zip(sections, of_maps, strict=True))):
             part = jax.tree.map(
                 lambda x, section=section: x[section.start : section.end], (*frames, shares.T)
@@ -96,7 +96,7 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         results = (of_frames, sums, of_state[0].sum(1), of_window, of_shares)
         return ((responses, states), work, of_filters), results
 
-    kept = tuple(jnp.stack([empty(n)] * n_frames) for n in (2, 4))
+    kept = (empty(2, n_frames), empty(4, n_frames))
     work = {"kept": empty(4), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
     work |= {"turns": empty(2), "responses": empty(2)}
     carry = (kept, work, jax.tree.map(jnp.zeros_like, filters))
@@ -145,7 +145,7 @@ def _step_back(
     filters, rest, window = given
     back, ratios, of_filters, of_window, work = carry
     t, band, (decay, pose_decay, gain, turn), share, of_pooled = frame
-    n_pairs, n_frames = len(rest), len(kept[0])
+    work, n_pairs, n_frames = dict(work), len(rest), len(kept[0])
 
     def kept_at(t: Array, index: int) -> Array:
         return jax.lax.dynamic_slice(kept[1], (t, index * n_pairs, 0), (1, n_pairs, back.shape[1]))[0]
@@ -186,7 +186,8 @@ def _step_back(
         inverse = kept_at(t, 3)
         work["units"] = put(work["units"], [x * inverse for x in of_unit])
         of_even, of_odd = (rows(work["units"], index, n_pairs) for index in range(2))
-        along = jnp.where(inverse < 1 / AMPLITUDE_FLOOR, unit[0] * of_even + unit[1] * of_odd, 0)
+        power = kept_at(t, 1) ** 2 + kept_at(t, 2) ** 2
+        along = jnp.where(power > AMPLITUDE_FLOOR**2, unit[0] * of_even + unit[1] * of_odd, 0)
         m = [m[0] + of_even - unit[0] * along, m[1] + of_odd - unit[1] * along]
     work["slopes"] = put(work["slopes"], (n, *m))
     n, *m = (rows(work["slopes"], index, n_pairs) for index in range(3))

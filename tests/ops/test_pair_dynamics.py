@@ -50,6 +50,37 @@ def by_definition(form, filters, bands, rest, motion, windows, shares):
     return jax.tree.map(jnp.add, *(of_band(*given) for given in zip(bands, windows, strict=True)))
 
 
+def arguments(n_frames, turns, n_sums):
+    random = np.random.default_rng(0)
+    bands = random.standard_normal((2, n_frames, CHANNELS, PIXELS))
+    bands[..., 1] = 0  # a pixel that sees nothing
+    bands[:, 0, :, 2] = 1e-5
+    bands[..., 3] *= 1e-7  # one whose pose stays below the floor
+    angle = jnp.asarray(random.standard_normal((n_frames, turns, 1)))
+    rates = jnp.asarray(random.uniform(0.1, 0.9, (3, n_frames, 1, 1)))
+    others = ((CHANNELS, 2 * PAIRS), (PAIRS,), (2, UNITS, PIXELS), (n_sums, n_frames))
+    filters, rest, windows, shares = (jnp.asarray(random.standard_normal(x)) for x in others)
+    motion = (*rates, (jnp.cos(angle), jnp.sin(angle)))
+    return filters, jnp.asarray(bands), rest, motion, windows, shares
+
+
+def values_and_slopes(form, given):
+    """Returns those of the op and those of its definition."""
+
+    @jax.jit
+    def both(given):
+        results = [
+            jax.vjp(lambda *x: pool_pairs(form, mix_planes, *x), *given),
+            jax.vjp(lambda *x: by_definition(form, *x), *given),
+        ]
+        leaves, structure = jax.tree.flatten(results[0][0])
+        slopes = [jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in leaves]
+        slopes = jax.tree.unflatten(structure, slopes)
+        return [(value, pull(slopes)) for value, pull in results]
+
+    return both(given)
+
+
 @pytest.mark.parametrize("start", ["rest", "drive"])
 @pytest.mark.parametrize(
     ("n_frames", "n_shown", "turns", "pooled", "n_sums"),
@@ -65,29 +96,16 @@ def by_definition(form, filters, bands, rest, motion, windows, shares):
 )
 def test_values_and_all_slopes_are_those_of_the_definition(start, n_frames, n_shown, turns, pooled, n_sums):
     with jax.enable_x64(True):
-        random = np.random.default_rng(0)
-        bands = random.standard_normal((2, n_frames, CHANNELS, PIXELS))
-        bands[..., 1] = 0  # a pixel that sees nothing
-        bands[:, 0, :, 2] = 1e-5
-        angle = jnp.asarray(random.standard_normal((n_frames, turns, 1)))
-        rates = jnp.asarray(random.uniform(0.1, 0.9, (3, n_frames, 1, 1)))
-        others = ((CHANNELS, 2 * PAIRS), (PAIRS,), (2, UNITS, PIXELS), (n_sums, n_frames))
-        filters, rest, windows, shares = (jnp.asarray(random.standard_normal(x)) for x in others)
-        motion = (*rates, (jnp.cos(angle), jnp.sin(angle)))
-        given = (filters, jnp.asarray(bands), rest, motion, windows, shares)
-        form = PairForm(FLOORS[start], start, pooled, n_shown)
-
-        @jax.jit
-        def both(given):
-            results = [
-                jax.vjp(lambda *x: pool_pairs(form, mix_planes, *x), *given),
-                jax.vjp(lambda *x: by_definition(form, *x), *given),
-            ]
-            slopes = [jnp.cos(jnp.arange(x.size)).reshape(x.shape) for x in jax.tree.leaves(results[0][0])]
-            slopes = jax.tree.unflatten(jax.tree.structure(results[0][0]), slopes)
-            return [(value, pull(slopes)) for value, pull in results]
-
-        found, expected = both(given)
+        given = arguments(n_frames, turns, n_sums)
+        found, expected = values_and_slopes(PairForm(FLOORS[start], start, pooled, n_shown), given)
         assert [leaf.shape for leaf in jax.tree.leaves(found[1])] == [x.shape for x in jax.tree.leaves(given)]
         for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(leaf, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_slopes_in_single_precision_know_what_is_below_a_floor():
+    given = arguments(7, 2, 0)
+    found, expected = values_and_slopes(PairForm(1e-3, "drive", ("last", *SHOWN), 4), given)
+    for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert leaf.dtype == jnp.float32
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max(initial=0))
