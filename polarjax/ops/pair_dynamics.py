@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from polarjax.ops.pair_frames import (
     FRAMES_BEFORE,
+    N_KEPT,
     PairForm,
     Section,
     advance,
@@ -70,13 +71,12 @@ def pool_pairs(
         state, work, total = carry
         work, (t, band, moves) = dict(work), frame
         work["kept"] = advance(form, rest, respond(filters, band), moves, state, work["kept"])
-        a, even, odd, inverse = (rows(work["kept"], index, n_pairs) for index in range(4))
-        unit = (even * inverse, odd * inverse)
+        a, unit = rows(work["kept"], 0, n_pairs), halves(work["kept"][3 * n_pairs :])
         before = jax.lax.dynamic_index_in_dim(work["units"], t % FRAMES_BEFORE, keepdims=False)
         work["maps"] = put(work["maps"], maps_of(section.names, a, unit, halves(before)))
         if section.needs_unit and form.looks_back:
             work["units"] = jax.lax.dynamic_update_index_in_dim(
-                work["units"], jnp.concatenate(unit), t % FRAMES_BEFORE, 0
+                work["units"], work["kept"][3 * n_pairs :], t % FRAMES_BEFORE, 0
             )
         if sums:
             work["amplitudes"] = jax.lax.dynamic_update_index_in_dim(work["amplitudes"], a, t, 0)
@@ -101,7 +101,7 @@ def pool_pairs(
         return (work, found, averages), None
 
     work = {
-        "kept": empty(4 * n_pairs, n_pixels),
+        "kept": empty(N_KEPT * n_pairs, n_pixels),
         "units": empty(FRAMES_BEFORE, 2 * n_pairs, n_pixels),
         "maps": empty(len(form.pooled) * n_pairs, n_pixels),
         "amplitudes": empty(n_frames if sums else 0, n_pairs, n_pixels),

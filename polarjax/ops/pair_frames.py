@@ -22,6 +22,8 @@ from polarjax.ops.summaries import pose_energy
 
 SHOWN = ("energy", "even", "odd")
 FRAMES_BEFORE = 2
+# maps of a frame that are kept: a, z and u
+N_KEPT = 5
 
 
 class Section(NamedTuple):
@@ -132,7 +134,9 @@ def advance(
     state: Float[Array, "_ p"],
     work: Float[Array, "_ p"],
 ) -> Float[Array, "_ p"]:
-    """Writes a_t, z_t and 1/|z_t| into a work array of four maps.
+    """Writes a_t, z_t and u_t into a work array of `N_KEPT` maps.
+
+    Not 1/|z_t| for u_t: whether a product is rounded before it is added to would depend on what XLA fuses.
 
     Args:
       moves: decay g, decay of the pose h, drive gain k [1, 1], and cosine and sine [M, 1] of what R_t turns by.
@@ -145,4 +149,6 @@ def advance(
     a = dynamics.drive_amplitude(rows(state, 0, n_pairs), amplitude, whole, decay, gain)
     z = (rows(state, 1, n_pairs), rows(state, 2, n_pairs))
     work = put(work, (a, *dynamics.drive_pose(z, (even, odd), (cosine, sine), pose_decay)))
-    return put(work, [inverse_length((rows(work, 1, n_pairs), rows(work, 2, n_pairs)))], 3)
+    z = (rows(work, 1, n_pairs), rows(work, 2, n_pairs))
+    inverse = inverse_length(z)
+    return put(work, [x * inverse for x in z], 3)

@@ -26,10 +26,12 @@ from jaxtyping import Array, Float
 from polarjax.ops import dynamics
 from polarjax.ops.pair_frames import (
     FRAMES_BEFORE,
+    N_KEPT,
     PairForm,
     Section,
     advance,
     halves,
+    inverse_length,
     maps_of,
     put,
     rows,
@@ -55,7 +57,7 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         return jnp.zeros((*leading, n_maps * n_pairs, n_pixels), windows.dtype)
 
     def of_band(carry: tuple, given: tuple) -> tuple:
-        (responses, states), work, of_filters = carry
+        (responses, states), work, of_filters, of_rest, of_motion, all_shares = carry
         band, window = given
         start = starting(form, respond, filters, band, rest)
 
@@ -74,7 +76,7 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         step = functools.partial(
             _step_back, form, respond, (filters, rest, window), (responses, states), of_sums
         )
-        carry, found = (empty(3), empty(1, FRAMES_BEFORE), of_filters, of_window, work), []
+        carry, found = (empty(3), empty(1, FRAMES_BEFORE), of_filters, of_rest, of_window, work), []
         for section, of_section in reversed(list(zip(sections, of_maps, strict=True))):
             part = jax.tree.map(
                 lambda x, section=section: x[section.start : section.end], (*frames, shares.T)
@@ -82,8 +84,8 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
             back_section = functools.partial(step, section)
             carry, results = jax.lax.scan(back_section, carry, (*part, of_section), reverse=True)
             found.insert(0, results)
-        of_frames, sums = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
-        back, _, of_filters, of_window, work = carry
+        of_frames, of_moves = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
+        back, _, of_filters, of_rest, of_window, work = carry
 
         # what came before the first frame is its own pose, and rest or its own amplitude
         of_state = [rows(back, index, n_pairs) for index in range(3)]
@@ -93,19 +95,21 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         more = jax.vjp(respond, filters, first)[1](jnp.concatenate(of_first))
         of_filters = jax.tree.map(jnp.add, of_filters, more[0])
         of_frames = jax.tree.map(lambda x, y: x.at[0].add(y), of_frames, more[1])
-        results = (of_frames, sums, of_state[0].sum(1), of_window, of_shares)
-        return ((responses, states), work, of_filters), results
+        if form.start == "rest":
+            one = jnp.ones((n_pixels, 1), windows.dtype)
+            of_rest = of_rest + jnp.dot(of_state[0], one, precision="highest")[:, 0]
+        # added up here: after the loop the order of a sum would depend on what XLA fuses it with
+        of_motion = jax.tree.map(jnp.add, of_motion, of_moves)
+        sums = (of_filters, of_rest, of_motion, all_shares + of_shares)
+        return ((responses, states), work, *sums), (of_frames, of_window)
 
-    kept = (empty(2, n_frames), empty(4, n_frames))
-    work = {"kept": empty(4), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
+    kept = (empty(2, n_frames), empty(N_KEPT, n_frames))
+    work = {"kept": empty(N_KEPT), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
     work |= {"turns": empty(2), "responses": empty(2)}
-    carry = (kept, work, jax.tree.map(jnp.zeros_like, filters))
-    (_, _, of_filters), results = jax.lax.scan(of_band, carry, (bands, windows))
-    of_bands, sums, of_start, of_windows, of_shares = results
-    of_rest, of_motion = _slopes_of_moves(motion, *(x.sum(0) for x in sums))
-    if form.start == "rest":
-        of_rest = of_rest + of_start.sum(0)
-    return of_filters, of_bands, of_rest, of_motion, of_windows, of_shares.sum(0)
+    sums = jax.tree.map(jnp.zeros_like, (filters, rest, motion, shares))
+    carry, (of_bands, of_windows) = jax.lax.scan(of_band, (kept, work, *sums), (bands, windows))
+    _, _, of_filters, of_rest, of_motion, of_shares = carry
+    return of_filters, of_bands, of_rest, of_motion, of_windows, of_shares
 
 
 def _slopes_of_averages(
@@ -138,12 +142,12 @@ def _step_back(
     """Takes the gradient one frame back.
 
     Args:
-      kept: responses, and a, z and 1/|z|, of all frames.
-      carry: slopes of a_t and z_t from later frames, q of two frames, slopes of filters and window, work arrays.
+      kept: responses, and a, z and u, of all frames.
+      carry: slopes of a_t and z_t from later frames, q of two frames, slopes of filters, abar and window, work arrays.
       frame: t, its band, what moves it, its shares of the sums, the slopes of the pooled maps.
     """
     filters, rest, window = given
-    back, ratios, of_filters, of_window, work = carry
+    back, ratios, of_filters, of_rest, of_window, work = carry
     t, band, (decay, pose_decay, gain, turn), share, of_pooled = frame
     work, n_pairs, n_frames = dict(work), len(rest), len(kept[0])
 
@@ -151,8 +155,7 @@ def _step_back(
         return jax.lax.dynamic_slice(kept[1], (t, index * n_pairs, 0), (1, n_pairs, back.shape[1]))[0]
 
     def unit_at(t: Array) -> tuple[Array, Array]:
-        inverse = kept_at(t, 3)
-        return kept_at(t, 1) * inverse, kept_at(t, 2) * inverse
+        return kept_at(t, 3), kept_at(t, 4)
 
     n, *m = (rows(back, index, n_pairs) for index in range(3))
     for weight, slope in zip(share, of_sums, strict=True):
@@ -183,11 +186,13 @@ def _step_back(
             if name in of_maps:
                 n = n + of_maps[name] * unit[index]
                 of_unit[index] = of_unit[index] + of_maps[name] * a
-        inverse = kept_at(t, 3)
+        z = (kept_at(t, 1), kept_at(t, 2))
+        inverse = inverse_length(z)
         work["units"] = put(work["units"], [x * inverse for x in of_unit])
         of_even, of_odd = (rows(work["units"], index, n_pairs) for index in range(2))
-        power = kept_at(t, 1) ** 2 + kept_at(t, 2) ** 2
-        along = jnp.where(power > AMPLITUDE_FLOOR**2, unit[0] * of_even + unit[1] * of_odd, 0)
+        along = jnp.where(
+            z[0] * z[0] + z[1] * z[1] > AMPLITUDE_FLOOR**2, unit[0] * of_even + unit[1] * of_odd, 0
+        )
         m = [m[0] + of_even - unit[0] * along, m[1] + of_odd - unit[1] * along]
     work["slopes"] = put(work["slopes"], (n, *m))
     n, *m = (rows(work["slopes"], index, n_pairs) for index in range(3))
@@ -204,8 +209,12 @@ def _step_back(
     one = jnp.ones((back.shape[1], 1), back.dtype)
     of_turn, every = (jnp.dot(work[name], one, precision="highest")[:, 0] for name in ("turns", "slopes"))
     # sums over all, first over pairs: those XLA computes in vectors
-    rates = (n * (a_before - whole), n * (amplitude - whole), m[0] * pose[0] + m[1] * pose[1])
-    sums = (jnp.stack([x.sum(0) for x in rates]), of_turn.reshape(2, n_pairs), every[:n_pairs])
+    rates = (n * a_before, n * amplitude, m[0] * pose[0] + m[1] * pose[1])
+    rates = jnp.dot(jnp.stack([x.sum(0) for x in rates]), one, precision="highest")[:, 0]
+    moves = _slopes_of_moves(
+        (decay, pose_decay, turn), rates, of_turn.reshape(2, n_pairs), rest * every[:n_pairs]
+    )
+    of_rest = of_rest + (1 - decay - gain)[0, 0] * every[:n_pairs]
     fade = 1 - pose_decay
     found = _slopes_of_responses(form, seen, gain * n, [fade * x for x in m])
     work["responses"] = put(work["responses"], found)
@@ -214,7 +223,7 @@ def _step_back(
     cosine, sine = (jnp.broadcast_to(x, n.shape) for x in turn)
     turned = dynamics.rotate(m[0], m[1], cosine, -sine)
     back = put(back, (decay * n, *(pose_decay * x for x in turned)))
-    return (back, ratios, of_filters, of_window, work), (of_band, sums)
+    return (back, ratios, of_filters, of_rest, of_window, work), (of_band, moves)
 
 
 def _observe(form: PairForm, responses: Float[Array, "R p"]) -> tuple:
@@ -255,24 +264,23 @@ def _slopes_of_energy(ratio: Array, unit: Sequence, before: Sequence) -> list[tu
 
 
 def _slopes_of_moves(
-    motion: tuple, rates: Float[Array, "T r p"], turns: Float[Array, "T s M"], every: Float[Array, "T M"]
-) -> tuple[Array, tuple]:
-    """Returns the slopes of abar and of what moves amplitude and pose.
+    moves: tuple, rates: Float[Array, " r"], turns: Float[Array, "s M"], resting: Float[Array, " M"]
+) -> tuple[Array, Array, Array, tuple[Array, Array]]:
+    """Returns the slopes of what moves amplitude and pose of a frame, in the shapes that it has.
 
     Args:
-      rates: sums over pairs of n_t (a_{t-1} - abar), n_t (A_t - abar) and m_t U_t.
+      moves: decay, decay of the pose, cosine and sine.
+      rates: sums of n_t a_{t-1}, n_t A_t and m_t U_t.
       turns: sums over pixels of m_t along and across z_{t-1}.
-      every: sums over pixels of n_t.
+      resting: sums over pixels of n_t abar.
     """
-    decay, pose_decay, gain, turn = motion
-    of_decay, of_gain, corrected = jnp.moveaxis(rates.sum(2), 1, 0)
-    along, across = jnp.moveaxis(turns, 1, 0)
-    cosine, sine = (x[..., 0] for x in turn)
-    of_pose_decay = (cosine * along + sine * across).sum(1) - corrected
-    of_turn = [pose_decay[..., 0] * x for x in (along, across)]
-    of_turn = tuple(
-        (x if given.shape[1] == every.shape[1] else x.sum(1, keepdims=True))[..., None]
-        for x, given in zip(of_turn, turn, strict=True)
-    )
-    of_rest = ((1 - decay - gain)[..., 0] * every).sum(0)
-    return of_rest, (*(x[:, None, None] for x in (of_decay, of_pose_decay, of_gain)), of_turn)
+    decay, pose_decay, turn = moves
+    held, observed, corrected = rates
+    of_decay, of_gain = held - resting.sum(), observed - resting.sum()
+    cosine, sine = (x[:, 0] for x in turn)
+    of_pose_decay = (cosine * turns[0] + sine * turns[1]).sum() - corrected
+    of_turn = pose_decay * turns
+    if len(cosine) == 1:
+        of_turn = of_turn.sum(1, keepdims=True)
+    shaped = (x.reshape(decay.shape) for x in (of_decay, of_pose_decay, of_gain))
+    return (*shaped, (of_turn[0][:, None], of_turn[1][:, None]))
