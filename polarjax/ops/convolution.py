@@ -98,9 +98,8 @@ def cut_rows(
     """Cuts n = `count` bands of R = `height` rows, one every `step` rows from 0; zeros below the last row."""
     below = max((count - 1) * step + height - x.shape[2], 0)
     padded = jnp.pad(x, [(0, 0), (0, 0), (0, below), (0, 0), (0, 0)])
-    if (
-        step == height
-    ):  # each row is in one band: the gradient of slices would add up as many images as there are bands
+    if step == height:
+        # each row is in one band: the gradient of slices would add up as many images as there are bands
         whole = padded[:, :, : count * height]
         return jnp.moveaxis(whole.reshape(*x.shape[:2], count, height, *x.shape[3:]), 2, 1)
     return jnp.stack([padded[:, :, i * step : i * step + height] for i in range(count)], axis=1)

@@ -32,7 +32,7 @@ class Section(NamedTuple):
     Attributes:
       start, end: first frame, and the first of the next section.
       names: of the maps that are pooled.
-      needs_unit: whether u_t is.
+      needs_unit: whether u_t is needed, for these maps or for the energy of later ones.
     """
 
     start: int
