@@ -133,11 +133,11 @@ def mix_over_time(
     """Adds up what the summaries of the last n frames give, of maps that were weighed before they were averaged.
 
     Args:
-      mixed: for every summary the frames of its map, weighed by its kernel; of one frame it is the summary itself.
+      mixed: for every summary the frames of its map, weighed by its kernel.
     """
 
     def of_time(name: str, x: Float[Array, "_ B W"]) -> Float[Array, "_ B W"]:
-        if len(x) == 1 or name not in AMPLITUDE_SUMMARIES or name == "last":
+        if name not in AMPLITUDE_SUMMARIES or name == "last":
             return x
         if name == "derivative":
             return x - jnp.concatenate([x[:1], x[:-1]])

@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polarjax.models import causal_pass, segment_pass, window_pass
+from polarjax.models import causal_pass, impulse_pass, segment_pass, window_pass
 from polarjax.models.causal_pass import Memory
 from polarjax.models.constants import initial_alphas, initial_rates, time_constants
 from polarjax.models.layers import Behavior, BehaviorHeads, GazeEncoder, QuadratureBank, rest, start_gaze
@@ -198,8 +198,9 @@ class PolarV1(nn.Module):
         levels = laplacian_pyramid(stimulus.astype(dtype), self.n_levels, normalized=self.pyramid_normalized)
         options, weights = causal_pass.pass_options(self), self._weights((size[0], size[1]))
         given = (options, weights, self.bank, levels, self.bank_strides, motion)
-        if n_predicted == 1 and window_pass.computes(self):
-            pooled = self.units.by_unit(window_pass.pool_windows(*given)[None])
+        if n_predicted == 1:
+            pool_windows = (window_pass if window_pass.computes(self) else impulse_pass).pool_windows
+            pooled = self.units.by_unit(pool_windows(*given)[None])
             drive = mix(pooled, *self._readout_weights())
         else:
             readout = self._readout_weights()

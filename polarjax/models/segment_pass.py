@@ -21,7 +21,6 @@ from polarjax.models.features import (
     average_over_time,
     maps_to_pool,
     mix_over_time,
-    newest_shares,
 )
 from polarjax.ops.backend import prefers_blocks
 from polarjax.ops.pair_dynamics import pool_pairs
@@ -65,8 +64,6 @@ def pool_segments(
 ) -> list[dict[str, Float[Array, "B W _ M"]]]:
     """Returns the pooled maps of every level: of the last n frames, and of all frames for averages of the amplitude.
 
-    Of the one frame that is the newest the averages themselves are returned.
-
     Args:
       bank: the `QuadratureBank`, its rows every `strides[level]` pixels.
       levels: of the pyramid, all frames of all segments; example i has session i % S.
@@ -75,14 +72,10 @@ def pool_segments(
     """
     *rates, rotation = jax.tree.map(_of_pairs, motion)
     batch, n_frames = levels[0].shape[:2]
-    averages = newest_shares(
-        options.summaries, options.bias_correction, weights.alphas, n_frames, levels[0].dtype
-    )
-    averages, maps = averages if n_scored == 1 else {}, []
-    shares = jnp.stack(list(averages.values())) if averages else jnp.zeros((0, n_frames), levels[0].dtype)
-    every_frame = set(AMPLITUDE_SUMMARIES) & set(options.summaries) and not averages
+    every_frame = set(AMPLITUDE_SUMMARIES) & set(options.summaries)
     names = ("last",) * bool(every_frame) + tuple(name for name in SHOWN if name in options.summaries)
-    form = PairForm(options.pose_floor, options.start, names, n_scored)
+    keeps = bank.kind == "dense"
+    form, maps = PairForm(options.pose_floor, options.start, names, n_scored, keeps), []
     pool_bands = (
         pool_pairs if options.dynamics == "recurrent" else functools.partial(_pool_framewise, options)
     )
@@ -91,16 +84,15 @@ def pool_segments(
         grid = bank.band_grid(*window.shape[2:])
         n_rows, n_pixels = band_size(*grid, limit=BAND_PIXELS)
         bands, filters, respond = bank.in_bands(image, strides[level], n_rows, n_pixels)
-        windows = _cut_windows(window.reshape(*window.shape[:2], *grid), n_rows, n_pixels)
+        windows = cut_windows(window.reshape(*window.shape[:2], *grid), n_rows, n_pixels)
 
         def pool_example(
             example: tuple, respond=respond, filters=filters, rest=rest, windows=windows
         ) -> dict:
             session, bands, *rates, turn = example
             moves = (*rates, tuple(turn))
-            pooled, sums = pool_bands(form, respond, filters, bands, rest, moves, windows[session], shares)
-            found = pooled | dict(zip(averages, sums[:, None], strict=True))
-            return {name: jnp.moveaxis(x, -1, 0) for name, x in found.items()}
+            pooled = pool_bands(form, respond, filters, bands, rest, moves, windows[session])
+            return {name: jnp.moveaxis(x, -1, 0) for name, x in pooled.items()}
 
         examples = (jnp.arange(batch) % len(window), bands, *rates, rotation[level])
         maps.append(jax.lax.map(pool_example, examples))
@@ -133,14 +125,12 @@ def summarize(
     features = []
     for level in maps:
         pooled = {name: jnp.moveaxis(x, 2, 0) for name, x in level.items()}
-        if set(pooled) == set(options.summaries):
-            summary = jnp.concatenate([pooled[name][-n_scored:] for name in options.summaries], axis=-1)
-        else:
-            nothing = jnp.zeros_like(pooled["last"][0])
-            seen = (jnp.ones((), bool), 1 + jnp.arange(len(pooled["last"])))
-            _, summary = average_over_time(
-                options.summaries, options.bias_correction, alphas, (nothing,) * 3, seen, pooled
-            )
+        longest = max(pooled.values(), key=len)
+        seen = (jnp.ones((), bool), 1 + jnp.arange(len(longest)))
+        nothing = (jnp.zeros_like(longest[0]),) * 3
+        _, summary = average_over_time(
+            options.summaries, options.bias_correction, alphas, nothing, seen, pooled
+        )
         features.append(summary[-n_scored:])
     return jnp.stack(features, axis=3)
 
@@ -160,7 +150,7 @@ def drive(
     mixed: dict[str, Any] = dict.fromkeys(names, 0.0)
     for level, pooled in enumerate(maps):
         for name, x in pooled.items():
-            made = [name] if name in SHOWN or set(pooled) == set(names) else AMPLITUDE_SUMMARIES
+            made = [name] if name in SHOWN else AMPLITUDE_SUMMARIES
             made = [i for i, summary in enumerate(names) if summary in made]
             weighed = jnp.einsum(
                 "bwkm,bwjm->kbwj", x, split[:, :, level, made[0] : made[-1] + 1], precision="highest"
@@ -174,7 +164,7 @@ def _of_pairs(x: Float[Array, "B T 1 1 m"]) -> Float[Array, "B T m 1"]:
     return x[:, :, 0, 0, :, None]
 
 
-def _cut_windows(window: Float[Array, "S N h w"], rows: int, n_pixels: int) -> Float[Array, "S b N p"]:
+def cut_windows(window: Float[Array, "S N h w"], rows: int, n_pixels: int) -> Float[Array, "S b N p"]:
     """Cuts windows into bands of rows, zero where the image has no pixel."""
     sessions, units, height, width = window.shape
     count = -(-height // rows)
@@ -192,12 +182,11 @@ def _pool_framewise(
     rest: Float[Array, " _"],
     moves: tuple,
     windows: Float[Array, "b N p"],
-    shares: Float[Array, "k T"],
-) -> tuple[dict[str, Float[Array, "_ _ N"]], Float[Array, "k _ N"]]:
+) -> dict[str, Float[Array, "_ _ N"]]:
     """Computes what `pool_pairs` does where maps have no memory."""
 
     @jax.checkpoint
-    def pool_band(band: Any, window: Float[Array, "N p"]) -> tuple[dict[str, Array], Array]:
+    def pool_band(band: Any, window: Float[Array, "N p"]) -> dict[str, Array]:
         responses = jax.lax.map(jax.checkpoint(functools.partial(respond, filters)), band)
         fresh, nothing = jnp.ones((), bool), jnp.zeros_like(halves(responses)[0][0])
         both = (nothing, nothing)
@@ -206,10 +195,8 @@ def _pool_framewise(
         state = evolve(options, rest[:, None], memory, fresh, (amplitude, tuple(pose)), moves)
         maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, state)
         shown = {name: x if name == "last" else x[-form.n_shown :] for name, x in maps.items()}
-        sums = jnp.dot(shares, state[0].reshape(len(amplitude), -1), precision="highest")
-        sums = sums.reshape(-1, *amplitude.shape[1:])
         pool = functools.partial(jnp.einsum, "tmp,np->tmn", precision="highest")
-        return {name: pool(shown[name], window) for name in form.pooled}, pool(sums, window)
+        return {name: pool(shown[name], window) for name in form.pooled}
 
     def add(total: Any, given: tuple) -> tuple:
         return jax.tree.map(jnp.add, total, pool_band(*given)), None

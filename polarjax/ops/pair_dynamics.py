@@ -5,8 +5,8 @@
     z_t  = h_t R_t z_{t-1} + (1 - h_t) U_t,     u_t = z_t / |z_t|
 
 from z_{-1} = U_0 and a_{-1} = abar or A_0. Pooled are a_t, and of the last frames E_t = energy(u_t, u_{t-2}) and
-a_t u_t; or weighted sums over time of a_t. All is done for one frame of one band of pixels after the other, so that no
-other map has to be in the cache. Nothing is kept for the gradient (`pair_slopes`), which computes a band once more.
+a_t u_t. All is done for one frame of one band of pixels after the other, so that no other map has to be in the cache.
+Nothing is kept for the gradient (`pair_slopes`), which computes a band once more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from polarjax.ops.pair_frames import (
     FRAMES_BEFORE,
-    N_KEPT,
+    N_RING,
     PairForm,
     Section,
     advance,
@@ -31,6 +31,7 @@ from polarjax.ops.pair_frames import (
     put,
     rows,
     starting,
+    take,
 )
 from polarjax.ops.pair_slopes import slopes_of_pooled
 
@@ -44,8 +45,7 @@ def pool_pairs(
     rest: Float[Array, " M"],
     motion: tuple,
     windows: Float[Array, "b N p"],
-    shares: Float[Array, "k T"],
-) -> tuple[dict[str, Float[Array, "_ M N"]], Float[Array, "k M N"]]:
+) -> dict[str, Float[Array, "_ M N"]]:
     """Returns the pooled maps of b bands of p pixels: of T frames the amplitude, of the last n the others.
 
     Nothing came before the first frame.
@@ -56,13 +56,9 @@ def pool_pairs(
       rest: abar.
       motion: decay g, decay of the pose h, drive gain k [T, 1, 1], and cosine and sine [T, M, 1] of what R_t turns by.
       windows: pooling windows of N units.
-      shares: weights of k sums over time of the amplitude.
-
-    Returns:
-      The maps of `form.pooled`, and the sums over time.
     """
     n_pairs, n_frames, (_, n_units, n_pixels) = len(rest), len(motion[0]), windows.shape
-    sections, sums = form.sections(n_frames), len(shares) > 0
+    sections = form.sections(n_frames)
 
     def empty(*shape: int) -> Array:
         return jnp.zeros(shape, windows.dtype)
@@ -70,23 +66,24 @@ def pool_pairs(
     def step(section: Section, window: Array, carry: tuple, frame: tuple) -> tuple:
         state, work, total = carry
         work, (t, band, moves) = dict(work), frame
-        work["kept"] = advance(form, rest, respond(filters, band), moves, state, work["kept"])
-        a, unit = rows(work["kept"], 0, n_pairs), halves(work["kept"][3 * n_pairs :])
-        before = jax.lax.dynamic_index_in_dim(work["units"], t % FRAMES_BEFORE, keepdims=False)
-        work["maps"] = put(work["maps"], maps_of(section.names, a, unit, halves(before)))
-        if section.needs_unit and form.looks_back:
-            work["units"] = jax.lax.dynamic_update_index_in_dim(
-                work["units"], work["kept"][3 * n_pairs :], t % FRAMES_BEFORE, 0
+        now, unit = advance(form, rest, respond(filters, band), moves, state, work["state"])
+        before = None
+        if section.needs_unit:
+            # a ring, of which u_t is written before u_{t-2} is read: XLA copies neither
+            work["units"] = put(work["units"], unit, 2 * (t % N_RING))
+            unit, before = (
+                halves(take(work["units"], 2 * ((t + i) % N_RING), 2, n_pairs))
+                for i in (0, N_RING - FRAMES_BEFORE)
             )
-        if sums:
-            work["amplitudes"] = jax.lax.dynamic_update_index_in_dim(work["amplitudes"], a, t, 0)
+        work["maps"] = put(work["maps"], maps_of(section.names, rows(now, 0, n_pairs), unit, before))
+        work["state"] = now
         if section.names:
             pooled = pool(work["maps"][: total.shape[1]], window)
             total = total.at[t - section.start].add(pooled)
-        return (work["kept"][: len(state)], work, total), None
+        return (now, work, total), None
 
     def add_band(carry: tuple, given: tuple) -> tuple:
-        work, totals, averages = carry
+        work, totals = carry
         band, window = given
         state, found = starting(form, respond, filters, band, rest), []
         for section, total in zip(sections, totals, strict=True):
@@ -95,25 +92,20 @@ def pool_pairs(
             advance_section = functools.partial(step, section, window)
             (state, work, total), _ = jax.lax.scan(advance_section, (state, work, total), part)
             found.append(total)
-        if sums:
-            summed = jnp.dot(shares, work["amplitudes"].reshape(n_frames, -1), precision="highest")
-            averages = averages + pool(summed.reshape(-1, n_pixels), window)
-        return (work, found, averages), None
+        return (work, found), None
 
     work = {
-        "kept": empty(N_KEPT * n_pairs, n_pixels),
-        "units": empty(FRAMES_BEFORE, 2 * n_pairs, n_pixels),
+        "state": empty(3 * n_pairs, n_pixels),
+        "units": empty(2 * N_RING * n_pairs, n_pixels),
         "maps": empty(len(form.pooled) * n_pairs, n_pixels),
-        "amplitudes": empty(n_frames if sums else 0, n_pairs, n_pixels),
     }
     totals = [empty(x.end - x.start, len(x.names) * n_pairs, n_units) for x in sections]
-    carry = (work, totals, empty(len(shares) * n_pairs, n_units))
-    _, totals, averages = jax.lax.scan(add_band, carry, (bands, windows))[0]
+    _, totals = jax.lax.scan(add_band, (work, totals), (bands, windows))[0]
     maps = {name: [] for name in form.pooled}
     for section, total in zip(sections, totals, strict=True):
         for index, name in enumerate(section.names):
             maps[name].append(total[:, index * n_pairs : (index + 1) * n_pairs])
-    return {name: jnp.concatenate(x) for name, x in maps.items()}, averages.reshape(-1, n_pairs, n_units)
+    return {name: jnp.concatenate(x) for name, x in maps.items()}
 
 
 def _keep_given(form: PairForm, respond: Callable, *given: Any) -> tuple:

@@ -22,6 +22,8 @@ from polarjax.ops.summaries import pose_energy
 
 SHOWN = ("energy", "even", "odd")
 FRAMES_BEFORE = 2
+# frames in a ring that is written before what is two frames older is read: XLA copies it where it is read first
+N_RING = FRAMES_BEFORE + 1
 # maps of a frame that are kept: a, z and u
 N_KEPT = 5
 
@@ -50,12 +52,14 @@ class PairForm:
       start: 'rest' or 'drive', where a_{-1} is.
       pooled: the maps that are pooled; 'last', the amplitude of all frames, before those of `SHOWN`.
       n_shown: the maps of `SHOWN` are those of the last n frames, at most T - 2: the energy looks two frames back.
+      keeps_responses: for the gradient of a band; False where they are made in less time than stored and loaded.
     """
 
     pose_floor: float
     start: str
     pooled: tuple[str, ...]
     n_shown: int
+    keeps_responses: bool
 
     @property
     def looks_back(self) -> bool:
@@ -84,12 +88,17 @@ def rows(work: Float[Array, "_ p"], index: int, n_pairs: int) -> Float[Array, "M
     return jax.lax.slice_in_dim(work, index * n_pairs, (index + 1) * n_pairs)
 
 
+def take(work: Float[Array, "_ p"], first: int | Array, count: int, n_pairs: int) -> Float[Array, "_ p"]:
+    """Returns maps of a work array, from its map `first` on."""
+    return jax.lax.dynamic_slice_in_dim(work, first * n_pairs, count * n_pairs)
+
+
 def put(
-    work: Float[Array, "_ p"], maps: Iterable[Float[Array, "M p"]], first: int = 0
+    work: Float[Array, "_ p"], maps: Iterable[Float[Array, "_ p"]], first: int | Array = 0
 ) -> Float[Array, "_ p"]:
     """Writes maps into a work array, from its map `first` on."""
-    for index, x in enumerate(maps, start=first):
-        work = jax.lax.dynamic_update_slice(work, x, (index * len(x), 0))
+    for index, x in enumerate(maps):
+        work = jax.lax.dynamic_update_slice(work, x, ((first + index) * len(x), 0))
     return work
 
 
@@ -99,7 +108,7 @@ def pool(maps: Float[Array, "R p"], window: Float[Array, "N p"]) -> Float[Array,
 
 
 def maps_of(
-    names: tuple[str, ...], a: Array, unit: tuple[Array, Array], before: tuple[Array, Array]
+    names: tuple[str, ...], a: Array, unit: tuple[Array, Array], before: tuple[Array, Array] | None
 ) -> list[Array]:
     """Returns the maps that are pooled, from a_t, u_t and u_{t-2}."""
     made = {
@@ -133,10 +142,8 @@ def advance(
     moves: tuple,
     state: Float[Array, "_ p"],
     work: Float[Array, "_ p"],
-) -> Float[Array, "_ p"]:
-    """Writes a_t, z_t and u_t into a work array of `N_KEPT` maps.
-
-    Not 1/|z_t| for u_t: whether a product is rounded before it is added to would depend on what XLA fuses.
+) -> tuple[Float[Array, "_ p"], tuple[Float[Array, "M p"], Float[Array, "M p"]]]:
+    """Writes a_t and z_t into a work array, and returns it and u_t.
 
     Args:
       moves: decay g, decay of the pose h, drive gain k [1, 1], and cosine and sine [M, 1] of what R_t turns by.
@@ -151,4 +158,4 @@ def advance(
     work = put(work, (a, *dynamics.drive_pose(z, (even, odd), (cosine, sine), pose_decay)))
     z = (rows(work, 1, n_pairs), rows(work, 2, n_pairs))
     inverse = inverse_length(z)
-    return put(work, [x * inverse for x in z], 3)
+    return work, (z[0] * inverse, z[1] * inverse)

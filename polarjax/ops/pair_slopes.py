@@ -27,6 +27,7 @@ from polarjax.ops import dynamics
 from polarjax.ops.pair_frames import (
     FRAMES_BEFORE,
     N_KEPT,
+    N_RING,
     PairForm,
     Section,
     advance,
@@ -36,19 +37,20 @@ from polarjax.ops.pair_frames import (
     put,
     rows,
     starting,
+    take,
 )
-from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR
+from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, observe, slopes_of_pair
 from polarjax.ops.summaries import ENERGY_FLOOR
 
 
-def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tuple) -> tuple:
+def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: dict[str, Array]) -> tuple:
     """Returns the slopes of the arguments of `pool_pairs` from those of its results."""
-    filters, bands, rest, motion, windows, shares = given
+    filters, bands, rest, motion, windows = given
     n_frames, n_pairs, n_pixels = len(motion[0]), len(rest), windows.shape[2]
     sections, of_maps = form.sections(n_frames), []
     for section in sections:
         # of maps of the last frames alone, frame t stands n_frames - t before the end
-        parts = [slopes[0][name] for name in section.names]
+        parts = [slopes[name] for name in section.names]
         length = section.end - section.start
         parts = [x[len(x) - n_frames + section.start :][:length] for x in parts]
         of_maps.append(jnp.concatenate(parts, axis=1) if parts else None)
@@ -57,30 +59,30 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         return jnp.zeros((*leading, n_maps * n_pairs, n_pixels), windows.dtype)
 
     def of_band(carry: tuple, given: tuple) -> tuple:
-        (responses, states), work, of_filters, of_rest, of_motion, all_shares = carry
+        (responses, states), work, of_filters, of_rest, of_motion = carry
         band, window = given
-        start = starting(form, respond, filters, band, rest)
 
         def keep(carry: tuple, frame: tuple) -> tuple:
-            state, responses, states, work = carry
+            (responses, states), work = carry
             t, band, moves = frame
-            response = respond(filters, band)
-            work = {**work, "kept": advance(form, rest, response, moves, state, work["kept"])}
-            responses = jax.lax.dynamic_update_index_in_dim(responses, response, t, 0)
-            states = jax.lax.dynamic_update_index_in_dim(states, work["kept"], t, 0)
-            return (work["kept"][: len(state)], responses, states, work), None
+            response, place = respond(filters, band), N_KEPT * (t + 1)
+            state = take(states, N_KEPT * t, 3, n_pairs)
+            now, unit = advance(form, rest, response, moves, state, work["state"])
+            states = jax.lax.dynamic_update_slice(states, now, (place * n_pairs, 0))
+            states = put(states, unit, place + 3)
+            if form.keeps_responses:
+                responses = jax.lax.dynamic_update_index_in_dim(responses, response, t, 0)
+            return ((responses, states), {**work, "state": now}), None
 
         frames = (jnp.arange(n_frames), band, motion)
-        (_, responses, states, work), _ = jax.lax.scan(keep, (start, responses, states, work), frames)
-        of_sums, of_shares, of_window = _slopes_of_averages(slopes[1], shares, states[:, :n_pairs], window)
-        step = functools.partial(
-            _step_back, form, respond, (filters, rest, window), (responses, states), of_sums
-        )
-        carry, found = (empty(3), empty(1, FRAMES_BEFORE), of_filters, of_rest, of_window, work), []
+        start = starting(form, respond, filters, band, rest)
+        carry = ((responses, jax.lax.dynamic_update_slice(states, start, (0, 0))), work)
+        ((responses, states), work), _ = jax.lax.scan(keep, carry, frames)
+        step = functools.partial(_step_back, form, respond, (filters, rest, window), (responses, states))
+        carry = (empty(3), empty(1, N_RING), of_filters, of_rest, jnp.zeros_like(window), work)
+        found = []
         for section, of_section in reversed(list(zip(sections, of_maps, strict=True))):
-            part = jax.tree.map(
-                lambda x, section=section: x[section.start : section.end], (*frames, shares.T)
-            )
+            part = jax.tree.map(lambda x, section=section: x[section.start : section.end], frames)
             back_section = functools.partial(step, section)
             carry, results = jax.lax.scan(back_section, carry, (*part, of_section), reverse=True)
             found.insert(0, results)
@@ -90,9 +92,10 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
         # what came before the first frame is its own pose, and rest or its own amplitude
         of_state = [rows(back, index, n_pairs) for index in range(3)]
         of_amplitude = of_state[0] if form.start == "drive" else jnp.zeros_like(of_state[0])
-        of_first = _slopes_of_responses(form, _observe(form, responses[0]), of_amplitude, of_state[1:])
-        first = jax.tree.map(lambda x: x[0], band)
-        more = jax.vjp(respond, filters, first)[1](jnp.concatenate(of_first))
+        response, pull = jax.vjp(respond, filters, jax.tree.map(lambda x: x[0], band))
+        seen = observe(*halves(response), pose_floor=form.pose_floor)
+        of_first = slopes_of_pair(seen, of_amplitude, of_state[1:], pose_floor=form.pose_floor)
+        more = pull(jnp.concatenate(of_first))
         of_filters = jax.tree.map(jnp.add, of_filters, more[0])
         of_frames = jax.tree.map(lambda x, y: x.at[0].add(y), of_frames, more[1])
         if form.start == "rest":
@@ -100,33 +103,16 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: tu
             of_rest = of_rest + jnp.dot(of_state[0], one, precision="highest")[:, 0]
         # added up here: after the loop the order of a sum would depend on what XLA fuses it with
         of_motion = jax.tree.map(jnp.add, of_motion, of_moves)
-        sums = (of_filters, of_rest, of_motion, all_shares + of_shares)
+        sums = (of_filters, of_rest, of_motion)
         return ((responses, states), work, *sums), (of_frames, of_window)
 
-    kept = (empty(2, n_frames), empty(N_KEPT, n_frames))
-    work = {"kept": empty(N_KEPT), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
+    kept = (empty(2, n_frames if form.keeps_responses else 0), empty(N_KEPT * (n_frames + 1)))
+    work = {"state": empty(3), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
     work |= {"turns": empty(2), "responses": empty(2)}
-    sums = jax.tree.map(jnp.zeros_like, (filters, rest, motion, shares))
+    sums = jax.tree.map(jnp.zeros_like, (filters, rest, motion))
     carry, (of_bands, of_windows) = jax.lax.scan(of_band, (kept, work, *sums), (bands, windows))
-    _, _, of_filters, of_rest, of_motion, of_shares = carry
-    return of_filters, of_bands, of_rest, of_motion, of_windows, of_shares
-
-
-def _slopes_of_averages(
-    slopes: Float[Array, "k M N"],
-    shares: Float[Array, "k T"],
-    amplitude: Float[Array, "T M p"],
-    window: Array,
-) -> tuple[list[Array], Array, Array]:
-    """Returns the slopes of the sums over time, of their weights, and of the window."""
-    if not len(shares):
-        return [], jnp.zeros_like(shares), jnp.zeros_like(window)
-    flat, seen = slopes.reshape(-1, len(window)), amplitude.reshape(len(amplitude), -1)
-    of_sums = jnp.dot(flat, window, precision="highest")
-    summed = jnp.dot(shares, seen, precision="highest").reshape(of_sums.shape)
-    of_window = jnp.einsum("rn,rp->np", flat, summed, precision="highest")
-    of_shares = jnp.dot(of_sums.reshape(len(shares), -1), seen.T, precision="highest")
-    return list(of_sums.reshape(len(shares), *amplitude.shape[1:])), of_shares, of_window
+    _, _, of_filters, of_rest, of_motion = carry
+    return of_filters, of_bands, of_rest, of_motion, of_windows
 
 
 def _step_back(
@@ -134,7 +120,6 @@ def _step_back(
     respond: Callable,
     given: tuple,
     kept: tuple,
-    of_sums: Sequence[Array],
     section: Section,
     carry: tuple,
     frame: tuple,
@@ -144,22 +129,20 @@ def _step_back(
     Args:
       kept: responses, and a, z and u, of all frames.
       carry: slopes of a_t and z_t from later frames, q of two frames, slopes of filters, abar and window, work arrays.
-      frame: t, its band, what moves it, its shares of the sums, the slopes of the pooled maps.
+      frame: t, its band, what moves it, the slopes of the pooled maps.
     """
     filters, rest, window = given
     back, ratios, of_filters, of_rest, of_window, work = carry
-    t, band, (decay, pose_decay, gain, turn), share, of_pooled = frame
-    work, n_pairs, n_frames = dict(work), len(rest), len(kept[0])
+    t, band, (decay, pose_decay, gain, turn), of_pooled = frame
+    work, n_pairs, n_frames = dict(work), len(rest), len(kept[1]) // (N_KEPT * len(rest)) - 1
 
     def kept_at(t: Array, index: int) -> Array:
-        return jax.lax.dynamic_slice(kept[1], (t, index * n_pairs, 0), (1, n_pairs, back.shape[1]))[0]
+        return take(kept[1], N_KEPT * (t + 1) + index, 1, n_pairs)
 
     def unit_at(t: Array) -> tuple[Array, Array]:
         return kept_at(t, 3), kept_at(t, 4)
 
     n, *m = (rows(back, index, n_pairs) for index in range(3))
-    for weight, slope in zip(share, of_sums, strict=True):
-        n = n + weight * slope
     a, unit, before = kept_at(t, 0), unit_at(t), unit_at(t - FRAMES_BEFORE)
     of_maps = {}
     if section.names:
@@ -172,16 +155,17 @@ def _step_back(
     if section.needs_unit:
         of_unit: list[Any] = [0.0, 0.0]
         if form.looks_back:
-            later = unit_at(jnp.minimum(t + FRAMES_BEFORE, n_frames - 1))
-            ratio = jax.lax.dynamic_index_in_dim(ratios, t % FRAMES_BEFORE, keepdims=False)
-            of_unit = [-across for _, across in _slopes_of_energy(ratio, later, unit)]
-            ratio = jnp.zeros_like(ratio)
+            ratio = jnp.zeros_like(n)
             if "energy" in of_maps:
                 energy = rows(work["maps"], section.names.index("energy"), n_pairs)
                 ratio = of_maps["energy"] * 0.5 / energy
                 newer = _slopes_of_energy(ratio, unit, before)
-                of_unit = [x + 2 * along + across for x, (along, across) in zip(of_unit, newer, strict=True)]
-            ratios = jax.lax.dynamic_update_index_in_dim(ratios, ratio, t % FRAMES_BEFORE, 0)
+                of_unit = [2 * along + across for along, across in newer]
+            ratios = jax.lax.dynamic_update_index_in_dim(ratios, ratio, t % N_RING, 0)
+            ratio = jax.lax.dynamic_index_in_dim(ratios, (t + FRAMES_BEFORE) % N_RING, keepdims=False)
+            later = unit_at(jnp.minimum(t + FRAMES_BEFORE, n_frames - 1))
+            older = _slopes_of_energy(ratio, later, unit)
+            of_unit = [x - across for x, (_, across) in zip(of_unit, older, strict=True)]
         for index, name in enumerate(("even", "odd")):
             if name in of_maps:
                 n = n + of_maps[name] * unit[index]
@@ -197,13 +181,12 @@ def _step_back(
     work["slopes"] = put(work["slopes"], (n, *m))
     n, *m = (rows(work["slopes"], index, n_pairs) for index in range(3))
 
-    seen = _observe(form, jax.lax.dynamic_index_in_dim(kept[0], t, keepdims=False))
+    responses, pull = jax.vjp(respond, filters, band)
+    if form.keeps_responses:
+        responses = jax.lax.dynamic_index_in_dim(kept[0], t, keepdims=False)
+    seen = observe(*halves(responses), pose_floor=form.pose_floor)
     _, amplitude, pose, *_ = seen
-    whole = jnp.broadcast_to(rest[:, None], amplitude.shape)
-    start, earlier = (amplitude if form.start == "drive" else whole, *pose), jnp.maximum(t - 1, 0)
-    a_before, *z_before = (
-        jnp.where(t == 0, first, kept_at(earlier, index)) for index, first in enumerate(start)
-    )
+    a_before, *z_before = (kept_at(t - 1, index) for index in range(3))
     across = (m[0] * z_before[0] + m[1] * z_before[1], m[1] * z_before[0] - m[0] * z_before[1])
     work["turns"] = put(work["turns"], across)
     one = jnp.ones((back.shape[1], 1), back.dtype)
@@ -216,41 +199,14 @@ def _step_back(
     )
     of_rest = of_rest + (1 - decay - gain)[0, 0] * every[:n_pairs]
     fade = 1 - pose_decay
-    found = _slopes_of_responses(form, seen, gain * n, [fade * x for x in m])
+    found = slopes_of_pair(seen, gain * n, [fade * x for x in m], pose_floor=form.pose_floor)
     work["responses"] = put(work["responses"], found)
-    of_filter, of_band = jax.vjp(respond, filters, band)[1](work["responses"])
+    of_filter, of_band = pull(work["responses"])
     of_filters = jax.tree.map(jnp.add, of_filters, of_filter)
     cosine, sine = (jnp.broadcast_to(x, n.shape) for x in turn)
     turned = dynamics.rotate(m[0], m[1], cosine, -sine)
     back = put(back, (decay * n, *(pose_decay * x for x in turned)))
     return (back, ratios, of_filters, of_rest, of_window, work), (of_band, moves)
-
-
-def _observe(form: PairForm, responses: Float[Array, "R p"]) -> tuple:
-    """Returns e, o and their power; A and U as `decompose` makes them; and what the gradient needs, 1/A and U/(e, o).
-
-    A is the power over its root, so that one root is enough where both floors are the same.
-    """
-    even, odd = halves(responses)
-    power = even * even + odd * odd
-    bounded = jnp.maximum(power, AMPLITUDE_FLOOR**2)
-    inverse = jax.lax.rsqrt(bounded)
-    scale = jax.lax.rsqrt(jnp.maximum(power, form.pose_floor**2))
-    return (even, odd, power), bounded * inverse, (even * scale, odd * scale), inverse, scale
-
-
-def _slopes_of_responses(
-    form: PairForm, seen: tuple, of_amplitude: Array, of_pose: Sequence[Array]
-) -> list[Float[Array, "M p"]]:
-    """Returns the slopes of e and o from those of A and U."""
-    (even, odd, power), _, pose, inverse, scale = seen
-    along = pose[0] * of_pose[0] + pose[1] * of_pose[1]
-    along = jnp.where(power > form.pose_floor**2, along, 0)
-    radial = jnp.where(power > AMPLITUDE_FLOOR**2, of_amplitude * inverse, 0)
-    return [
-        scale * (slope - unit * along) + radial * x
-        for slope, unit, x in zip(of_pose, pose, (even, odd), strict=True)
-    ]
 
 
 def _slopes_of_energy(ratio: Array, unit: Sequence, before: Sequence) -> list[tuple[Array, Array]]:

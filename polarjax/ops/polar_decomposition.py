@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -41,3 +43,33 @@ def safe_normalize(
     """Projects (e, o) onto the unit circle: divides by sqrt(max(e^2 + o^2, floor^2)), finite at 0."""
     scale = jax.lax.rsqrt(jnp.maximum(even * even + odd * odd, floor**2))
     return even * scale, odd * scale
+
+
+def observe(even: Float[Array, "*S"], odd: Float[Array, "*S"], *, pose_floor: float) -> tuple:
+    """Returns e, o and their power; A and U as `decompose` makes them; and what the gradient needs, 1/A and U/(e, o).
+
+    A is the power over its root, so that one root is enough where both floors are the same.
+    """
+    power = even * even + odd * odd
+    bounded = jnp.maximum(power, AMPLITUDE_FLOOR**2)
+    inverse = jax.lax.rsqrt(bounded)
+    scale = jax.lax.rsqrt(jnp.maximum(power, pose_floor**2))
+    return (even, odd, power), bounded * inverse, (even * scale, odd * scale), inverse, scale
+
+
+def slopes_of_pair(
+    seen: tuple, of_amplitude: Float[Array, "*S"], of_pose: Sequence[Float[Array, "*S"]], *, pose_floor: float
+) -> list[Float[Array, "*S"]]:
+    """Returns the slopes of e and o from those of A and U: the gradient of `decompose`.
+
+    Args:
+      seen: what `observe` returns.
+    """
+    (even, odd, power), _, pose, inverse, scale = seen
+    along = pose[0] * of_pose[0] + pose[1] * of_pose[1]
+    along = jnp.where(power > pose_floor**2, along, 0)
+    radial = jnp.where(power > AMPLITUDE_FLOOR**2, of_amplitude * inverse, 0)
+    return [
+        scale * (slope - unit * along) + radial * x
+        for slope, unit, x in zip(of_pose, pose, (even, odd), strict=True)
+    ]

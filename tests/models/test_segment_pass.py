@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from polarjax.models import segment_pass
+from polarjax.models import impulse_pass, segment_pass
 from polarjax.models.polar_v1 import PolarV1
 
 ALL = ("last", "fast", "slow", "derivative", "energy", "even", "odd")
@@ -13,15 +13,17 @@ FORMS = {
     "default": {},
     "fewer summaries, stride 2": {"summaries": ("fast", "odd"), "finest_stride": 2, "start": "drive"},
     "no amplitude": {"summaries": ("energy", "even"), "surround": 2.0},
+    "newest bin": {"surround": 2.0},
     "separable": {"filters": "separable", "recurrence": "associative"},
     "framewise": {"filters": "separable", "dynamics": "framewise", "finest_stride": 2},
     "no memory": {"dynamics": "none", "gaze": "none"},
 }
 
 
-@pytest.mark.parametrize(("form", "n_scored"), [(form, 1 if form == "no amplitude" else 3) for form in FORMS])
+@pytest.mark.parametrize(("form", "n_scored"), [(form, 1 if form == "newest bin" else 3) for form in FORMS])
 def test_a_segment_gives_the_last_bins_of_the_causal_pass_and_their_gradients(form, n_scored, monkeypatch):
-    monkeypatch.setattr(segment_pass, "BAND_PIXELS", 30)  # bands of rows that do not divide the levels
+    for each in (segment_pass, impulse_pass):
+        monkeypatch.setattr(each, "BAND_PIXELS", 30)  # bands of rows that do not divide the levels
     given = {"summaries": ALL, **FORMS[form]}
     sizes = {"n_levels": 2, "n_pairs": 2, "kernel_size": 3, "code_width": 4, "initial_width": 0.5}
     module = PolarV1((3, 2), (17, 13, 2), 1 / 120, 5.0, **sizes, **given)

@@ -7,8 +7,7 @@ import pytest
 
 from polarjax.core import ConfigError
 from polarjax.interop.visioncore import import_model
-from polarjax.models import segment_pass
-from polarjax.models import summary_maps as summary_maps_module
+from polarjax.models import impulse_pass, segment_pass
 from polarjax.models.jepa_head import JepaHead, jepa_terms
 from polarjax.models.jepa_pairs import context_frames
 from polarjax.models.summary_maps import summary_maps
@@ -55,7 +54,7 @@ def test_pooled_maps_are_the_features_of_the_causal_pass(make_model, make_movie,
 def test_bands_give_the_maps_and_gradients_of_the_whole(make_model, make_movie, monkeypatch, options):
     module, variables = make_model(**options)
     stimulus, gaze = make_movie(batch=4)
-    monkeypatch.setattr(summary_maps_module, "BAND_PIXELS", 20)  # several bands, the last of them filled up
+    monkeypatch.setattr(impulse_pass, "BAND_PIXELS", 20)  # several bands, the last of them filled up
 
     def value_and_slopes():
         def loss(params):

@@ -15,7 +15,7 @@ FLOORS = {"rest": 1e-3, "drive": 1e-2}  # that of the amplitude, and one of its 
 CHANNELS, PAIRS, PIXELS, UNITS = 3, 2, 5, 4
 
 
-def by_definition(form, filters, bands, rest, motion, windows, shares):
+def by_definition(form, filters, bands, rest, motion, windows):
     """Adds up the bands, each with all of its maps."""
 
     def of_band(band, window):
@@ -45,12 +45,12 @@ def by_definition(form, filters, bands, rest, motion, windows, shares):
             "even": lambda: a[-n:] * unit[0][-n:],
             "odd": lambda: a[-n:] * unit[1][-n:],
         }
-        return {name: pool(maps[name]()) for name in form.pooled}, pool(jnp.einsum("kt,tmp->kmp", shares, a))
+        return {name: pool(maps[name]()) for name in form.pooled}
 
     return jax.tree.map(jnp.add, *(of_band(*given) for given in zip(bands, windows, strict=True)))
 
 
-def arguments(n_frames, turns, n_sums):
+def arguments(n_frames, turns):
     random = np.random.default_rng(0)
     bands = random.standard_normal((2, n_frames, CHANNELS, PIXELS))
     bands[..., 1] = 0  # a pixel that sees nothing
@@ -58,10 +58,10 @@ def arguments(n_frames, turns, n_sums):
     bands[..., 3] *= 1e-7  # one whose pose stays below the floor
     angle = jnp.asarray(random.standard_normal((n_frames, turns, 1)))
     rates = jnp.asarray(random.uniform(0.1, 0.9, (3, n_frames, 1, 1)))
-    others = ((CHANNELS, 2 * PAIRS), (PAIRS,), (2, UNITS, PIXELS), (n_sums, n_frames))
-    filters, rest, windows, shares = (jnp.asarray(random.standard_normal(x)) for x in others)
+    others = ((CHANNELS, 2 * PAIRS), (PAIRS,), (2, UNITS, PIXELS))
+    filters, rest, windows = (jnp.asarray(random.standard_normal(x)) for x in others)
     motion = (*rates, (jnp.cos(angle), jnp.sin(angle)))
-    return filters, jnp.asarray(bands), rest, motion, windows, shares
+    return filters, jnp.asarray(bands), rest, motion, windows
 
 
 def values_and_slopes(form, given):
@@ -83,29 +83,29 @@ def values_and_slopes(form, given):
 
 @pytest.mark.parametrize("start", ["rest", "drive"])
 @pytest.mark.parametrize(
-    ("n_frames", "n_shown", "turns", "pooled", "n_sums"),
+    ("n_frames", "n_shown", "turns", "pooled"),
     [
-        (3, 1, 2, SHOWN, 2),
-        (7, 1, 2, ("even",), 1),
-        (7, 4, 1, ("last", *SHOWN), 0),
-        (7, 5, 2, ("energy",), 0),
-        (6, 2, 2, ("last", "odd"), 0),
-        (5, 2, 2, ("last",), 0),
-        (5, 1, 2, (), 3),
+        (3, 1, 2, SHOWN),
+        (7, 4, 1, ("last", *SHOWN)),
+        (7, 5, 2, ("energy",)),
+        (6, 2, 2, ("last", "odd")),
+        (5, 2, 2, ("last",)),
     ],
 )
-def test_values_and_all_slopes_are_those_of_the_definition(start, n_frames, n_shown, turns, pooled, n_sums):
+def test_values_and_all_slopes_are_those_of_the_definition(start, n_frames, n_shown, turns, pooled):
     with jax.enable_x64(True):
-        given = arguments(n_frames, turns, n_sums)
-        found, expected = values_and_slopes(PairForm(FLOORS[start], start, pooled, n_shown), given)
+        given = arguments(n_frames, turns)
+        found, expected = values_and_slopes(
+            PairForm(FLOORS[start], start, pooled, n_shown, start == "rest"), given
+        )
         assert [leaf.shape for leaf in jax.tree.leaves(found[1])] == [x.shape for x in jax.tree.leaves(given)]
         for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(leaf, wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_slopes_in_single_precision_know_what_is_below_a_floor():
-    given = arguments(7, 2, 0)
-    found, expected = values_and_slopes(PairForm(1e-3, "drive", ("last", *SHOWN), 4), given)
+    given = arguments(7, 2)
+    found, expected = values_and_slopes(PairForm(1e-3, "drive", ("last", *SHOWN), 4, False), given)
     for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert leaf.dtype == jnp.float32
         np.testing.assert_allclose(leaf, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max(initial=0))
