@@ -6,7 +6,7 @@
 
 from z_{-1} = U_0 and a_{-1} = abar or A_0. Pooled are a_t, and of the last frames E_t = energy(u_t, u_{t-2}) and
 a_t u_t. All is done for one frame of one band of pixels after the other, so that no other map has to be in the cache.
-Nothing is kept for the gradient (`pair_slopes`), which computes a band once more.
+Kept for the gradient (`pair_slopes`) is what came before some frames, from which it computes all once more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from jaxtyping import Array, Float
 
 from polarjax.ops.pair_frames import (
     FRAMES_BEFORE,
+    N_KEPT,
     N_RING,
+    N_SAVED,
     PairForm,
     Section,
     advance,
@@ -57,17 +59,33 @@ def pool_pairs(
       motion: decay g, decay of the pose h, drive gain k [T, 1, 1], and cosine and sine [T, M, 1] of what R_t turns by.
       windows: pooling windows of N units.
     """
-    n_pairs, n_frames, (_, n_units, n_pixels) = len(rest), len(motion[0]), windows.shape
-    sections = form.sections(n_frames)
+    return _pool_bands(form, respond, filters, bands, rest, motion, windows, keeps=False)[0]
 
-    def empty(*shape: int) -> Array:
-        return jnp.zeros(shape, windows.dtype)
+
+def _pool_bands(
+    form: PairForm,
+    respond: Callable,
+    filters: Any,
+    bands: Any,
+    rest: Float[Array, " M"],
+    motion: tuple,
+    windows: Float[Array, "b N p"],
+    *,
+    keeps: bool,
+) -> tuple[dict[str, Float[Array, "_ M N"]], Float[Array, "_ p"]]:
+    """Returns the pooled maps and, where it is kept, what came before every chunk of every band."""
+    n_pairs, n_frames, (n_bands, n_units, n_pixels) = len(rest), len(motion[0]), windows.shape
+    sections = form.sections(n_frames)
+    n_chunks = sum(section.n_chunks for section in sections)
+
+    def empty(n_maps: int) -> Float[Array, "_ p"]:
+        return jnp.zeros((n_maps * n_pairs, n_pixels), windows.dtype)
 
     def step(section: Section, window: Array, carry: tuple, frame: tuple) -> tuple:
         state, work, total = carry
         work, (t, band, moves) = dict(work), frame
         now, unit = advance(form, rest, respond(filters, band), moves, state, work["state"])
-        before = None
+        before = unit
         if section.needs_unit:
             # a ring, of which u_t is written before u_{t-2} is read: XLA copies neither
             work["units"] = put(work["units"], unit, 2 * (t % N_RING))
@@ -82,34 +100,49 @@ def pool_pairs(
             total = total.at[t - section.start].add(pooled)
         return (now, work, total), None
 
+    def add_chunk(section: Section, given: tuple, carry: tuple, chunk: tuple) -> tuple:
+        (state, work, total), saved = carry
+        (index, window), (number, frames) = given, chunk
+        if keeps:
+            place = N_SAVED * (index * n_chunks + number)
+            # u of two frames ago, then a, z and u of the last
+            older, newer = (
+                take(work["units"], 2 * ((frames[0][0] + i) % N_RING), 2, n_pairs)
+                for i in (N_RING - FRAMES_BEFORE, N_RING - 1)
+            )
+            for x, first in ((older, 0), (state, 2), (newer, N_KEPT)):
+                saved = jax.lax.dynamic_update_slice(saved, x, ((place + first) * n_pairs, 0))
+        advance_frame = functools.partial(step, section, window)
+        return (jax.lax.scan(advance_frame, (state, work, total), frames)[0], saved), None
+
     def add_band(carry: tuple, given: tuple) -> tuple:
-        work, totals = carry
-        band, window = given
+        work, totals, saved = carry
+        index, band, window = given
         state, found = starting(form, respond, filters, band, rest), []
         for section, total in zip(sections, totals, strict=True):
-            frames = (jnp.arange(n_frames), band, motion)
-            part = jax.tree.map(lambda x, section=section: x[section.start : section.end], frames)
-            advance_section = functools.partial(step, section, window)
-            (state, work, total), _ = jax.lax.scan(advance_section, (state, work, total), part)
+            frames = jax.tree.map(section.chunks, (jnp.arange(n_frames), band, motion))
+            numbers = section.first_chunk + jnp.arange(section.n_chunks)
+            pool_chunk = functools.partial(add_chunk, section, (index, window))
+            carry = ((state, work, total), saved)
+            ((state, work, total), saved), _ = jax.lax.scan(pool_chunk, carry, (numbers, frames))
             found.append(total)
-        return (work, found), None
+        return (work, found, saved), None
 
-    work = {
-        "state": empty(3 * n_pairs, n_pixels),
-        "units": empty(2 * N_RING * n_pairs, n_pixels),
-        "maps": empty(len(form.pooled) * n_pairs, n_pixels),
-    }
-    totals = [empty(x.end - x.start, len(x.names) * n_pairs, n_units) for x in sections]
-    _, totals = jax.lax.scan(add_band, (work, totals), (bands, windows))[0]
+    work = {"state": empty(3), "units": empty(2 * N_RING), "maps": empty(len(form.pooled))}
+    totals = [jnp.zeros((x.n_frames, len(x.names) * n_pairs, n_units), windows.dtype) for x in sections]
+    saved = empty(N_SAVED * n_bands * n_chunks if keeps else 0)
+    given = (jnp.arange(n_bands), bands, windows)
+    _, totals, saved = jax.lax.scan(add_band, (work, totals, saved), given)[0]
     maps = {name: [] for name in form.pooled}
     for section, total in zip(sections, totals, strict=True):
         for index, name in enumerate(section.names):
             maps[name].append(total[:, index * n_pairs : (index + 1) * n_pairs])
-    return {name: jnp.concatenate(x) for name, x in maps.items()}
+    return {name: jnp.concatenate(x) for name, x in maps.items()}, saved
 
 
-def _keep_given(form: PairForm, respond: Callable, *given: Any) -> tuple:
-    return pool_pairs(form, respond, *given), given
+def _keep(form: PairForm, respond: Callable, *given: Any) -> tuple:
+    maps, saved = _pool_bands(form, respond, *given, keeps=True)
+    return maps, (*given, saved)
 
 
-pool_pairs.defvjp(_keep_given, slopes_of_pooled)
+pool_pairs.defvjp(_keep, slopes_of_pooled)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from polarjax.ops import dynamics
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, decompose
@@ -26,21 +26,39 @@ FRAMES_BEFORE = 2
 N_RING = FRAMES_BEFORE + 1
 # maps of a frame that are kept: a, z and u
 N_KEPT = 5
+# and before a chunk: u of two frames ago and all of the last
+N_SAVED = 2 + N_KEPT
+# what is kept of so many frames of a band stays in the third cache
+CHUNK_FRAMES = 16
 
 
 class Section(NamedTuple):
-    """Frames of which the same is computed.
+    """Chunks of frames of which the same is computed.
 
     Attributes:
-      start, end: first frame, and the first of the next section.
+      start: first frame.
+      n_chunks, size: how many chunks, of how many frames each.
       names: of the maps that are pooled.
       needs_unit: whether u_t is needed, for these maps or for the energy of later ones.
+      first_chunk: number of the first chunk.
     """
 
     start: int
-    end: int
+    n_chunks: int
+    size: int
     names: tuple[str, ...]
     needs_unit: bool
+    first_chunk: int
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of all chunks."""
+        return self.n_chunks * self.size
+
+    def chunks(self, x: Shaped[Array, "T *S"]) -> Shaped[Array, "_ _ *S"]:
+        """Cuts frames of a movie into those of the chunks."""
+        frames = jax.lax.slice_in_dim(x, self.start, self.start + self.n_frames)
+        return frames.reshape(self.n_chunks, self.size, *x.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +87,24 @@ class PairForm:
     def sections(self, n_frames: int) -> list[Section]:
         """Returns the sections of a movie."""
         early, first = self.pooled[: self.pooled.count("last")], n_frames - self.n_shown
-        if early == self.pooled:
-            return [Section(0, n_frames, early, False)]
         before = first - FRAMES_BEFORE if self.looks_back else first
-        sections = [Section(0, before, early, False), Section(before, first, early, True)]
-        sections.append(Section(first, n_frames, self.pooled, True))
-        return [section for section in sections if section.start < section.end]
+        parts = [
+            (0, before, early, False),
+            (before, first, early, True),
+            (first, n_frames, self.pooled, True),
+        ]
+        if early == self.pooled:
+            parts = [(0, n_frames, early, False)]
+        sections: list[Section] = []
+        for start, end, names, needs_unit in parts:
+            size = -(-(end - start) // max(-(-(end - start) // CHUNK_FRAMES), 1))
+            while start < end:
+                size = min(size, end - start)
+                first_chunk = sections[-1].first_chunk + sections[-1].n_chunks if sections else 0
+                count = (end - start) // size
+                sections.append(Section(start, count, size, names, needs_unit, first_chunk))
+                start += count * size
+        return sections
 
 
 def halves(responses: Float[Array, "*T R p"]) -> tuple[Float[Array, "*T M p"], Float[Array, "*T M p"]]:
@@ -108,7 +138,7 @@ def pool(maps: Float[Array, "R p"], window: Float[Array, "N p"]) -> Float[Array,
 
 
 def maps_of(
-    names: tuple[str, ...], a: Array, unit: tuple[Array, Array], before: tuple[Array, Array] | None
+    names: tuple[str, ...], a: Array, unit: tuple[Array, Array], before: tuple[Array, Array]
 ) -> list[Array]:
     """Returns the maps that are pooled, from a_t, u_t and u_{t-2}."""
     made = {

@@ -28,6 +28,7 @@ from polarjax.ops.pair_frames import (
     FRAMES_BEFORE,
     N_KEPT,
     N_RING,
+    N_SAVED,
     PairForm,
     Section,
     advance,
@@ -36,7 +37,6 @@ from polarjax.ops.pair_frames import (
     maps_of,
     put,
     rows,
-    starting,
     take,
 )
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, observe, slopes_of_pair
@@ -45,49 +45,58 @@ from polarjax.ops.summaries import ENERGY_FLOOR
 
 def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: dict[str, Array]) -> tuple:
     """Returns the slopes of the arguments of `pool_pairs` from those of its results."""
-    filters, bands, rest, motion, windows = given
-    n_frames, n_pairs, n_pixels = len(motion[0]), len(rest), windows.shape[2]
+    filters, bands, rest, motion, windows, saved = given
+    n_frames, n_pairs, (n_bands, _, n_pixels) = len(motion[0]), len(rest), windows.shape
     sections, of_maps = form.sections(n_frames), []
+    n_chunks = sum(section.n_chunks for section in sections)
     for section in sections:
         # of maps of the last frames alone, frame t stands n_frames - t before the end
         parts = [slopes[name] for name in section.names]
-        length = section.end - section.start
-        parts = [x[len(x) - n_frames + section.start :][:length] for x in parts]
+        parts = [x[len(x) - n_frames + section.start :][: section.n_frames] for x in parts]
         of_maps.append(jnp.concatenate(parts, axis=1) if parts else None)
 
-    def empty(n_maps: int, *leading: int) -> Array:
-        return jnp.zeros((*leading, n_maps * n_pairs, n_pixels), windows.dtype)
+    def empty(n_maps: int) -> Float[Array, "_ p"]:
+        return jnp.zeros((n_maps * n_pairs, n_pixels), windows.dtype)
+
+    def keep(carry: tuple, frame: tuple) -> tuple:
+        (responses, states), work = carry
+        i, band, moves = frame
+        response, place = respond(filters, band), N_KEPT * (i + FRAMES_BEFORE)
+        before = take(states, place - N_KEPT, 3, n_pairs)
+        now, unit = advance(form, rest, response, moves, before, work["state"])
+        states = jax.lax.dynamic_update_slice(states, now, (place * n_pairs, 0))
+        states = put(states, unit, place + 3)
+        if form.keeps_responses:
+            responses = put(responses, [response], i)
+        return ((responses, states), {**work, "state": now}), None
+
+    def of_chunk(section: Section, given: tuple, carry: tuple, chunk: tuple) -> tuple:
+        carry, work, (responses, states) = carry
+        (index, window, of_pooled), (number, frames) = given, chunk
+        place = N_SAVED * (index * n_chunks + number)
+        block = take(saved, place, N_SAVED, n_pairs)
+        states = jax.lax.dynamic_update_slice(states, block, (3 * n_pairs, 0))
+        t, *frames = frames
+        (kept, work), _ = jax.lax.scan(keep, ((responses, states), work), (t - t[0], *frames))
+        step = functools.partial(_step_back, form, respond, (filters, rest, window), kept, section)
+        step_of = functools.partial(step, of_pooled)
+        given = ((t, t - t[0]), *frames)
+        (carry, work), results = jax.lax.scan(step_of, (carry, work), given, reverse=True)
+        return (carry, work, kept), results
 
     def of_band(carry: tuple, given: tuple) -> tuple:
-        (responses, states), work, of_filters, of_rest, of_motion = carry
-        band, window = given
-
-        def keep(carry: tuple, frame: tuple) -> tuple:
-            (responses, states), work = carry
-            t, band, moves = frame
-            response, place = respond(filters, band), N_KEPT * (t + 1)
-            state = take(states, N_KEPT * t, 3, n_pairs)
-            now, unit = advance(form, rest, response, moves, state, work["state"])
-            states = jax.lax.dynamic_update_slice(states, now, (place * n_pairs, 0))
-            states = put(states, unit, place + 3)
-            if form.keeps_responses:
-                responses = jax.lax.dynamic_update_index_in_dim(responses, response, t, 0)
-            return ((responses, states), {**work, "state": now}), None
-
-        frames = (jnp.arange(n_frames), band, motion)
-        start = starting(form, respond, filters, band, rest)
-        carry = ((responses, jax.lax.dynamic_update_slice(states, start, (0, 0))), work)
-        ((responses, states), work), _ = jax.lax.scan(keep, carry, frames)
-        step = functools.partial(_step_back, form, respond, (filters, rest, window), (responses, states))
-        carry = (empty(3), empty(1, N_RING), of_filters, of_rest, jnp.zeros_like(window), work)
-        found = []
+        kept, work, of_filters, of_rest, of_motion = carry
+        index, band, window = given
+        carry = (empty(3), empty(2 * N_RING), of_filters, of_rest, jnp.zeros_like(window))
+        carry, found = (carry, work, kept), []
         for section, of_section in reversed(list(zip(sections, of_maps, strict=True))):
-            part = jax.tree.map(lambda x, section=section: x[section.start : section.end], frames)
-            back_section = functools.partial(step, section)
-            carry, results = jax.lax.scan(back_section, carry, (*part, of_section), reverse=True)
-            found.insert(0, results)
+            frames = jax.tree.map(section.chunks, (jnp.arange(n_frames), band, motion))
+            numbers = section.first_chunk + jnp.arange(section.n_chunks)
+            back_chunk = functools.partial(of_chunk, section, (index, window, of_section))
+            carry, results = jax.lax.scan(back_chunk, carry, (numbers, frames), reverse=True)
+            found.insert(0, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results))
         of_frames, of_moves = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
-        back, _, of_filters, of_rest, of_window, work = carry
+        (back, _, of_filters, of_rest, of_window), work, kept = carry
 
         # what came before the first frame is its own pose, and rest or its own amplitude
         of_state = [rows(back, index, n_pairs) for index in range(3)]
@@ -103,14 +112,15 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: di
             of_rest = of_rest + jnp.dot(of_state[0], one, precision="highest")[:, 0]
         # added up here: after the loop the order of a sum would depend on what XLA fuses it with
         of_motion = jax.tree.map(jnp.add, of_motion, of_moves)
-        sums = (of_filters, of_rest, of_motion)
-        return ((responses, states), work, *sums), (of_frames, of_window)
+        return (kept, work, of_filters, of_rest, of_motion), (of_frames, of_window)
 
-    kept = (empty(2, n_frames if form.keeps_responses else 0), empty(N_KEPT * (n_frames + 1)))
+    longest = max(section.size for section in sections)
+    kept = (empty(2 * longest if form.keeps_responses else 0), empty(N_KEPT * (longest + FRAMES_BEFORE)))
     work = {"state": empty(3), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
     work |= {"turns": empty(2), "responses": empty(2)}
     sums = jax.tree.map(jnp.zeros_like, (filters, rest, motion))
-    carry, (of_bands, of_windows) = jax.lax.scan(of_band, (kept, work, *sums), (bands, windows))
+    given = (jnp.arange(n_bands), bands, windows)
+    carry, (of_bands, of_windows) = jax.lax.scan(of_band, (kept, work, *sums), given)
     _, _, of_filters, of_rest, of_motion = carry
     return of_filters, of_bands, of_rest, of_motion, of_windows
 
@@ -121,56 +131,58 @@ def _step_back(
     given: tuple,
     kept: tuple,
     section: Section,
+    of_maps: Float[Array, "_ R N"] | None,
     carry: tuple,
     frame: tuple,
 ) -> tuple:
     """Takes the gradient one frame back.
 
     Args:
-      kept: responses, and a, z and u, of all frames.
-      carry: slopes of a_t and z_t from later frames, q of two frames, slopes of filters, abar and window, work arrays.
-      frame: t, its band, what moves it, the slopes of the pooled maps.
+      of_maps: slopes of the pooled maps of the section.
+      kept: responses, and a, z and u, of the frames of a chunk; before these, a and z of one and u of two frames.
+      carry: slopes of a_t and z_t from later frames, those of u that later energies hand back, slopes of filters, abar
+        and window, work arrays.
+      frame: t and its place i in the chunk, its band, what moves it.
     """
     filters, rest, window = given
-    back, ratios, of_filters, of_rest, of_window, work = carry
-    t, band, (decay, pose_decay, gain, turn), of_pooled = frame
-    work, n_pairs, n_frames = dict(work), len(rest), len(kept[1]) // (N_KEPT * len(rest)) - 1
+    (back, handed, of_filters, of_rest, of_window), work = carry
+    (t, i), band, (decay, pose_decay, gain, turn) = frame
+    work, n_pairs = dict(work), len(rest)
 
-    def kept_at(t: Array, index: int) -> Array:
-        return take(kept[1], N_KEPT * (t + 1) + index, 1, n_pairs)
+    def kept_at(i: Array, index: int) -> Array:
+        return take(kept[1], N_KEPT * (i + FRAMES_BEFORE) + index, 1, n_pairs)
 
-    def unit_at(t: Array) -> tuple[Array, Array]:
-        return kept_at(t, 3), kept_at(t, 4)
+    def unit_at(i: Array) -> tuple[Array, Array]:
+        return kept_at(i, 3), kept_at(i, 4)
 
     n, *m = (rows(back, index, n_pairs) for index in range(3))
-    a, unit, before = kept_at(t, 0), unit_at(t), unit_at(t - FRAMES_BEFORE)
-    of_maps = {}
-    if section.names:
+    a, unit, before = kept_at(i, 0), unit_at(i), unit_at(i - FRAMES_BEFORE)
+    found = {}
+    if of_maps is not None:
+        of_pooled = jax.lax.dynamic_index_in_dim(of_maps, t - section.start, keepdims=False)
         stacked = jnp.dot(of_pooled, window, precision="highest")
-        of_maps = {name: rows(stacked, index, n_pairs) for index, name in enumerate(section.names)}
+        found = {name: rows(stacked, index, n_pairs) for index, name in enumerate(section.names)}
         work["maps"] = put(work["maps"], maps_of(section.names, a, unit, before))
         maps = work["maps"][: len(stacked)]
         of_window = of_window + jnp.einsum("rn,rp->np", of_pooled, maps, precision="highest")
-        n = n + of_maps.get("last", 0.0)
+        n = n + found.get("last", 0.0)
     if section.needs_unit:
         of_unit: list[Any] = [0.0, 0.0]
         if form.looks_back:
-            ratio = jnp.zeros_like(n)
-            if "energy" in of_maps:
+            across = [jnp.zeros_like(n)] * 2
+            if "energy" in found:
                 energy = rows(work["maps"], section.names.index("energy"), n_pairs)
-                ratio = of_maps["energy"] * 0.5 / energy
-                newer = _slopes_of_energy(ratio, unit, before)
-                of_unit = [2 * along + across for along, across in newer]
-            ratios = jax.lax.dynamic_update_index_in_dim(ratios, ratio, t % N_RING, 0)
-            ratio = jax.lax.dynamic_index_in_dim(ratios, (t + FRAMES_BEFORE) % N_RING, keepdims=False)
-            later = unit_at(jnp.minimum(t + FRAMES_BEFORE, n_frames - 1))
-            older = _slopes_of_energy(ratio, later, unit)
-            of_unit = [x - across for x, (_, across) in zip(of_unit, older, strict=True)]
+                slopes = _slopes_of_energy(found["energy"] * 0.5 / energy, unit, before)
+                across = [x for _, x in slopes]
+                of_unit = [2 * along + x for along, x in slopes]
+            handed = put(handed, across, 2 * (t % N_RING))
+            older = halves(take(handed, 2 * ((t + FRAMES_BEFORE) % N_RING), 2, n_pairs))
+            of_unit = [x - y for x, y in zip(of_unit, older, strict=True)]
         for index, name in enumerate(("even", "odd")):
-            if name in of_maps:
-                n = n + of_maps[name] * unit[index]
-                of_unit[index] = of_unit[index] + of_maps[name] * a
-        z = (kept_at(t, 1), kept_at(t, 2))
+            if name in found:
+                n = n + found[name] * unit[index]
+                of_unit[index] = of_unit[index] + found[name] * a
+        z = (kept_at(i, 1), kept_at(i, 2))
         inverse = inverse_length(z)
         work["units"] = put(work["units"], [x * inverse for x in of_unit])
         of_even, of_odd = (rows(work["units"], index, n_pairs) for index in range(2))
@@ -183,10 +195,10 @@ def _step_back(
 
     responses, pull = jax.vjp(respond, filters, band)
     if form.keeps_responses:
-        responses = jax.lax.dynamic_index_in_dim(kept[0], t, keepdims=False)
+        responses = take(kept[0], 2 * i, 2, n_pairs)
     seen = observe(*halves(responses), pose_floor=form.pose_floor)
     _, amplitude, pose, *_ = seen
-    a_before, *z_before = (kept_at(t - 1, index) for index in range(3))
+    a_before, *z_before = (kept_at(i - 1, index) for index in range(3))
     across = (m[0] * z_before[0] + m[1] * z_before[1], m[1] * z_before[0] - m[0] * z_before[1])
     work["turns"] = put(work["turns"], across)
     one = jnp.ones((back.shape[1], 1), back.dtype)
@@ -199,14 +211,14 @@ def _step_back(
     )
     of_rest = of_rest + (1 - decay - gain)[0, 0] * every[:n_pairs]
     fade = 1 - pose_decay
-    found = slopes_of_pair(seen, gain * n, [fade * x for x in m], pose_floor=form.pose_floor)
-    work["responses"] = put(work["responses"], found)
+    of_pair = slopes_of_pair(seen, gain * n, [fade * x for x in m], pose_floor=form.pose_floor)
+    work["responses"] = put(work["responses"], of_pair)
     of_filter, of_band = pull(work["responses"])
     of_filters = jax.tree.map(jnp.add, of_filters, of_filter)
     cosine, sine = (jnp.broadcast_to(x, n.shape) for x in turn)
     turned = dynamics.rotate(m[0], m[1], cosine, -sine)
     back = put(back, (decay * n, *(pose_decay * x for x in turned)))
-    return (back, ratios, of_filters, of_rest, of_window, work), (of_band, moves)
+    return ((back, handed, of_filters, of_rest, of_window), work), (of_band, moves)
 
 
 def _slopes_of_energy(ratio: Array, unit: Sequence, before: Sequence) -> list[tuple[Array, Array]]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from polarjax.ops import dynamics, summaries
+from polarjax.ops import dynamics, pair_frames, summaries
 from polarjax.ops.pair_dynamics import pool_pairs
 from polarjax.ops.pair_frames import SHOWN, PairForm, halves
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
@@ -92,7 +92,10 @@ def values_and_slopes(form, given):
         (5, 2, 2, ("last",)),
     ],
 )
-def test_values_and_all_slopes_are_those_of_the_definition(start, n_frames, n_shown, turns, pooled):
+def test_values_and_all_slopes_are_those_of_the_definition(
+    start, n_frames, n_shown, turns, pooled, monkeypatch
+):
+    monkeypatch.setattr(pair_frames, "CHUNK_FRAMES", 3)  # chunks of unlike lengths
     with jax.enable_x64(True):
         given = arguments(n_frames, turns)
         found, expected = values_and_slopes(
