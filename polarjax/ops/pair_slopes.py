@@ -11,6 +11,8 @@ v_t = (u_t - u_{t-2}) / 2, in each of two components that is above its floor:
     du_t = q_t (2 u_t + v_t),                   du_{t-2} = -q_t v_t
 
 The slopes of g_t, h_t, k_t, R_t and abar are sums over pixels and pairs.
+
+A chunk of frames of a band is computed once more, from what came before it, and then taken back frame by frame.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: di
     def empty(n_maps: int) -> Float[Array, "_ p"]:
         return jnp.zeros((n_maps * n_pairs, n_pixels), windows.dtype)
 
+    # `states` has two frames before those of a chunk: of the older u alone
     def keep(carry: tuple, frame: tuple) -> tuple:
         (responses, states), work = carry
         i, band, moves = frame
