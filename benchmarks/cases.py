@@ -82,7 +82,7 @@ CASES = {
         Case("minimal", "minimal", {}, FULL, 16, 24, 1, micro_batches=4),
         Case("behavior_only_16_pairs", "behavior_only", {}, SHIPPED, 16, 24, 1, micro_batches=4),
         Case("minimal_16_pairs", "minimal", {}, SHIPPED, 16, 24, 1, micro_batches=4),
-        Case("default", "default", {}, FULL, 8, 24, 1),
+        Case("default", "default", {}, FULL, 8, 24, 1, micro_batches=8),
         Case("segments_separable", "relaxed", {"filters": "separable"}, FULL, 8, 24, 96),
         Case("segments_dense", "relaxed", {"filters": "dense"}, FULL, 8, 24, 96),
     )
