@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polarjax.models.causal_pass import PassOptions, Weights
+from polarjax.models.features import AMPLITUDE_SUMMARIES
 from polarjax.models.segment_pass import band_size, cut_windows
 from polarjax.ops import dynamics, summaries
 from polarjax.ops.pair_frames import SHOWN
 from polarjax.ops.polar_decomposition import safe_normalize
 from polarjax.ops.time_sums import sum_over_time, sum_over_time_at_once
 
-LINEAR = ("last", "fast", "slow", "derivative")
 BAND_PIXELS = 256
 
 
@@ -223,7 +223,7 @@ def summarize_pixels(
 
 def linear_names(options: PassOptions) -> tuple[str, ...]:
     """Returns the summaries that are linear in the amplitude; the newest amplitude is always among them."""
-    return tuple(name for name in LINEAR if name in options.summaries or name == "last")
+    return tuple(name for name in AMPLITUDE_SUMMARIES if name in options.summaries or name == "last")
 
 
 def frames_of_poses(options: PassOptions, frames: tuple[int, ...]) -> list[int]:

@@ -21,7 +21,6 @@ from jaxtyping import Array, Float
 
 from polarjax.ops.pair_frames import (
     FRAMES_BEFORE,
-    N_KEPT,
     N_RING,
     N_SAVED,
     PairForm,
@@ -104,14 +103,15 @@ def _pool_bands(
         (state, work, total), saved = carry
         (index, window), (number, frames) = given, chunk
         if keeps:
-            place = N_SAVED * (index * n_chunks + number)
+            place = N_SAVED * n_pairs * (index * n_chunks + number)
             # u of two frames ago, then a, z and u of the last
             older, newer = (
                 take(work["units"], 2 * ((frames[0][0] + i) % N_RING), 2, n_pairs)
                 for i in (N_RING - FRAMES_BEFORE, N_RING - 1)
             )
-            for x, first in ((older, 0), (state, 2), (newer, N_KEPT)):
-                saved = jax.lax.dynamic_update_slice(saved, x, ((place + first) * n_pairs, 0))
+            for x in (older, state, newer):
+                saved = jax.lax.dynamic_update_slice(saved, x, (place, 0))
+                place = place + len(x)
         advance_frame = functools.partial(step, section, window)
         return (jax.lax.scan(advance_frame, (state, work, total), frames)[0], saved), None
 

@@ -55,7 +55,7 @@ def expected_gradients(config, state, arrays, params):
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        ("polar_v1_relaxed", np.float32),
+        *((name, np.float32) for name in ("polar_v1", "polar_v1_relaxed")),
         *((name, np.float64) for name in (*FULL, *STILL) if name != "polar_v1_relaxed"),
     ],
 )

@@ -20,7 +20,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("form", "n_scored"), [(form, 1 if form == "newest bin" else 3) for form in FORMS])
+@pytest.mark.parametrize(
+    ("form", "n_scored"), [*((form, 1 if form == "newest bin" else 3) for form in FORMS), ("no amplitude", 1)]
+)
 def test_a_segment_gives_the_last_bins_of_the_causal_pass_and_their_gradients(form, n_scored, monkeypatch):
     for each in (segment_pass, impulse_pass):
         monkeypatch.setattr(each, "BAND_PIXELS", 30)  # bands of rows that do not divide the levels

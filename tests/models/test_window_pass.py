@@ -22,7 +22,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("form", "n_frames"), [(form, 1 if form == "framewise" else 4) for form in FORMS])
+@pytest.mark.parametrize(("form", "n_frames"), [("framewise", 1), *((form, 4) for form in FORMS)])
 def test_a_window_gives_the_last_bin_of_the_causal_pass_and_its_gradients(form, n_frames):
     given = {"standardize": False, **FORMS[form]}
     sizes = {"n_levels": 2, "n_pairs": 2, "kernel_size": 5, "code_width": 4}

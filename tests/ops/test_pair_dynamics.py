@@ -86,6 +86,7 @@ def values_and_slopes(form, given):
     ("n_frames", "n_shown", "turns", "pooled"),
     [
         (3, 1, 2, SHOWN),
+        (7, 1, 2, ("even",)),
         (7, 4, 1, ("last", *SHOWN)),
         (7, 5, 2, ("energy",)),
         (6, 2, 2, ("last", "odd")),
