@@ -23,7 +23,7 @@ from polarjax.ops.pair_frames import SHOWN
 from polarjax.ops.polar_decomposition import safe_normalize
 from polarjax.ops.time_sums import sum_over_time, sum_over_time_at_once
 
-BAND_PIXELS = 256
+BAND_PIXELS = 240
 
 
 class Impulses(NamedTuple):

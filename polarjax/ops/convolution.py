@@ -105,34 +105,35 @@ def cut_rows(
     return jnp.stack([padded[:, :, i * step : i * step + height] for i in range(count)], axis=1)
 
 
-def band_patches(x: Float[Array, "R V C"], size: int, stride: int) -> Float[Array, "K p"]:
+def band_patches(x: Float[Array, "R V C"], size: int, stride: int, n_pixels: int) -> Float[Array, "K p"]:
     """Cuts what each output of a band of rows reads; kernels [K, O] times it are the rows of `correlate`.
 
     Args:
       x: R = stride (r - 1) + k rows and V = stride (w - 1) + k columns, with their margins, zeros beyond the image.
       size: k of k x k kernels.
+      n_pixels: p, at least r w.
 
     Returns:
-      K = k k C numbers of p = r w pixels, row by row.
+      K = k k C numbers of p pixels, row by row; those beyond r w are of no meaning.
     """
-    rows, columns = (length - size + 1 for length in x.shape[:2])
+    height, width = (-(-(length - size + 1) // stride) for length in x.shape[:2])
     # in two steps: so many slices in one would take minutes to compile
-    across = jnp.stack([x[:, i : i + columns : stride] for i in range(size)])
-    patches = jnp.stack([across[:, i : i + rows : stride] for i in range(size)])
-    return jnp.moveaxis(patches, -1, 2).reshape(size * size * x.shape[-1], -1)
+    across = jnp.stack([x[:, i : i + stride * (width - 1) + 1 : stride] for i in range(size)])
+    # the rows that lie beside each other are those `stride` apart: so pixels of a band are one slice, filled up
+    across = jnp.pad(across, [(0, 0), (0, -across.shape[1] % stride), (0, 0), (0, 0)])
+    across = jnp.moveaxis(across.reshape(size, -1, stride, width, across.shape[-1]), (2, 4), (0, 2))
+    flat = across.reshape(stride, size, across.shape[2], -1)
+    flat = jnp.pad(flat, [(0, 0), (0, 0), (0, 0), (0, max(n_pixels - height * width, 0))])
+    starts = [divmod(i, stride) for i in range(size)]
+    patches = [flat[row, :, :, above * width : above * width + n_pixels] for above, row in starts]
+    return jnp.concatenate(patches).reshape(size * size * x.shape[-1], n_pixels)
 
 
 def correlate_band(
     size: int, stride: int, n_pixels: int, kernels: Float[Array, "O K"], x: Float[Array, "R V C"]
 ) -> Float[Array, "O p"]:
-    """Correlates a band of rows with kernels, which are the rows of a matrix; see `band_patches`.
-
-    Args:
-      n_pixels: p; pixels beyond the band are 0.
-    """
-    patches = band_patches(x, size, stride)
-    filled = jnp.pad(patches, [(0, 0), (0, n_pixels - patches.shape[1])])
-    return jnp.dot(kernels, filled, precision="highest")
+    """Correlates a band of rows with kernels, which are the rows of a matrix; see `band_patches`."""
+    return jnp.dot(kernels, band_patches(x, size, stride, n_pixels), precision="highest")
 
 
 def _patches(

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from polarjax.ops.convolution import correlate, correlate_by_convolution, correlate_by_product
+from polarjax.ops.convolution import (
+    correlate,
+    correlate_band,
+    correlate_by_convolution,
+    correlate_by_product,
+)
 
 FORMS = {"convolution": correlate_by_convolution, "product": correlate_by_product}
 CASES = [
@@ -45,6 +50,18 @@ def test_correlation_equals_scipy(form, shape, size, stride, groups):
     actual = jax.jit(functools.partial(form, stride=stride, groups=groups))(x, kernel)
     assert actual.shape[1:3] == (-(-shape[1] // stride), -(-shape[2] // stride))
     np.testing.assert_allclose(actual, by_scipy(x, kernel, stride, groups), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "channels", "more"), [(5, 1, 1, 3), (5, 2, 3, 2), (3, 3, 2, 0), (4, 3, 1, 5)]
+)
+def test_a_band_holds_the_same_numbers_whatever_fills_it_up(size, stride, channels, more):
+    x, kernel = draw((1, size + 3 * stride, size + 5 * stride, channels), size, 1)
+    whole = correlate(x, kernel, stride=stride, padded=False)[0]
+    pixels, rows = whole.shape[0] * whole.shape[1], kernel.reshape(-1, kernel.shape[-1]).T
+    band = jax.jit(functools.partial(correlate_band, size, stride, pixels + more))(rows, x[0])
+    assert band.shape == (kernel.shape[-1], pixels + more)
+    np.testing.assert_allclose(band[:, :pixels], whole.reshape(pixels, -1).T, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
