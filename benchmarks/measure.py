@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from polarjax.core import ConfigError, PolarjaxError
 from polarjax.engine.cpu_flags import add_cpu_flags
 
-# glibc gives large blocks back to the system and takes them again, page by page, in every step. A limit to arenas is not
-# among these: with one, devices that multiply matrices wait for each other's lock, for a third of a step.
+# glibc gives large blocks back to the system and takes them again, page by page, in every step. MALLOC_ARENA_MAX is not
+# among these: with one arena, devices that multiply matrices wait for each other's lock, for a third of a step.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 # OpenMP's threads wait for each other in a loop; where others want the cores, PyTorch then takes ten times as long.
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}

@@ -6,8 +6,7 @@ from collections.abc import MutableMapping
 
 # Blocks that fit the cache are too small to be shared by threads, which wait for each other longer than they work;
 # a core gets a device instead. The newer emitters of loops divide them among threads as well. The library for
-# products is slower than XLA at sums over an axis. Vectors are as wide as the machine has them, where the compiler's own
-# choice is half of that.
+# products is slower than XLA at sums over an axis. Vectors are as wide as the machine's; the compiler would take half.
 CPU_FLAGS = {
     "xla_cpu_multi_thread_eigen": "false",
     "xla_cpu_use_fusion_emitters": "false",
