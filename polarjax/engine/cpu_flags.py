@@ -7,12 +7,14 @@ from collections.abc import MutableMapping
 # Blocks that fit the cache are too small to be shared by threads, which wait for each other longer than they work;
 # a core gets a device instead. The newer emitters of loops divide them among threads as well. The library for
 # products is slower than XLA at sums over an axis. Vectors are as wide as the machine's; the compiler would take half.
+# The order of operations is that which needs least memory: what could be done side by side would find no core.
 CPU_FLAGS = {
     "xla_cpu_multi_thread_eigen": "false",
     "xla_cpu_use_fusion_emitters": "false",
     "xla_cpu_experimental_ynn_fusion_type": "-LIBRARY_FUSION_TYPE_REDUCE",
     "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
     "xla_cpu_prefer_vector_width": "512",
+    "xla_cpu_enable_concurrency_optimized_scheduler": "false",
 }
 
 

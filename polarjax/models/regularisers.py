@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from polarjax.core import ConfigError, PyTree
 from polarjax.models.constants import distance_from_start, names_of
+from polarjax.ops.inverse_root import root
 
 FEATURE_TERMS = ("feature_l1", "feature_group_lasso")
 TERMS = ("constants", *FEATURE_TERMS)
@@ -39,7 +40,7 @@ def feature_group_lasso(kernel: Float[Array, "S N L F"], group_size: int) -> Flo
     """
     square = jnp.square(kernel.reshape(-1, group_size)).sum(-1)
     # The square root of 0 has no gradient, and both branches of a where are differentiated.
-    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    norm = jnp.where(square > 0, root(jnp.where(square > 0, square, 1.0)), 0.0)
     return np.sqrt(group_size) * norm.sum()
 
 

@@ -16,3 +16,8 @@ def prefers_products() -> bool:
 def prefers_blocks() -> bool:
     """Whether work should go block by block, so that what it needs stays in the cache; accelerators want it whole."""
     return jax.default_backend() == "cpu"
+
+
+def prefers_arithmetic() -> bool:
+    """Whether roots should be made of products and sums; accelerators have units for them."""
+    return jax.default_backend() == "cpu"

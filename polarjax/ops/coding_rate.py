@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from polarjax.ops.inverse_root import inverse_root
+
 # A row shorter than this counts as shorter than it is: its direction is noise, and a row of 0 has a finite gradient.
 SHORTEST_ROW = 1e-3
 # The ridge of the reference's rate, and the floor of its eigenvalues.
@@ -21,8 +23,7 @@ REFERENCE_RIDGE = 1e-4
 def unit_rows(z: Float[Array, "*n d"], shortest: float) -> Float[Array, "*n d"]:
     """Returns z/max(|z|, shortest) over the last axis; finite, with a finite gradient, at z = 0."""
     square = jnp.square(z).sum(-1, keepdims=True)
-    # Not z / length: beside other devices XLA makes of that a product with the inverse, whose last bits are others.
-    return z * (1 / jnp.sqrt(jnp.maximum(square, shortest**2)))
+    return z * inverse_root(jnp.maximum(square, shortest**2))
 
 
 def prepare_rows(z: Float[Array, "n d"], *, normalized: bool, centred: bool) -> Float[Array, "n d"]:

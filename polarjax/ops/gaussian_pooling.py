@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.ops.division import divide
+from polarjax.ops.inverse_root import root
 
 
 def _offsets(positions: Float[Array, " P"], centre: Float[Array, "*N 1"]) -> Float[Array, "*N P"]:
@@ -118,7 +119,7 @@ def local_contrast(
     equation, highest = "bsthwc,snhw->bstnc", jax.lax.Precision.HIGHEST
     mean = jnp.einsum(equation, grouped, window, precision=highest)
     variance = (jnp.einsum(equation, grouped**2, window, precision=highest) - mean**2).mean(-1)
-    return jnp.sqrt(jnp.maximum(variance, 1e-6)).reshape(*frames.shape[:2], units)
+    return root(jnp.maximum(variance, 1e-6)).reshape(*frames.shape[:2], units)
 
 
 @jax.custom_vjp

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 
 from polarjax.ops.backend import prefers_blocks
 from polarjax.ops.dynamics import rotate
+from polarjax.ops.inverse_root import inverse_root
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, decompose
 
 BLOCK_FRAMES = 5
@@ -95,11 +96,12 @@ def _slopes(given: tuple, slopes: Float[Array, "n P M"]) -> tuple:
 
     def of_frames(total: Array, frames: tuple) -> tuple:
         weight, *maps = frames
-        # one root in one loop, and quotients of it: of products with 1/A each sum would compute the root again
+        # one root in one loop, and quotients: of products with 1/A each sum would compute the root again
         power = _power(mixing, maps)
-        amplitude = jnp.sqrt(jnp.maximum(power, AMPLITUDE_FLOOR**2))
+        bounded = jnp.maximum(power, AMPLITUDE_FLOOR**2)
+        amplitude = jnp.sqrt(bounded)
         slope = sum(weight[:, n, None, None] * slopes[n][None] for n in range(len(slopes)))
-        q = jnp.where(power > AMPLITUDE_FLOOR**2, slope / amplitude, 0).reshape(-1, power.shape[-1])
+        q = jnp.where(power > AMPLITUDE_FLOOR**2, slope * amplitude / bounded, 0).reshape(-1, power.shape[-1])
         along = amplitude.reshape(len(weight), -1)
         of_weights = [jnp.dot(along, each, precision="highest") for each in flat]
         rows = [_with_one(x.reshape(-1, depth)) for x in maps]
@@ -177,7 +179,7 @@ def _slopes_of_poses(floor: float, given: tuple, slopes: tuple) -> tuple:
     mixing, maps, (cosine, sine) = given
     even, odd = _respond(mixing, maps)
     power = even * even + odd * odd
-    scale = jax.lax.rsqrt(jnp.maximum(power, floor**2))
+    scale = inverse_root(jnp.maximum(power, floor**2))
     even, odd = even * scale, odd * scale
     of_turn = (slopes[0] * even + slopes[1] * odd, slopes[1] * even - slopes[0] * odd)
     back = rotate(*slopes, *(jnp.broadcast_to(part, even.shape) for part in (cosine, -sine)))

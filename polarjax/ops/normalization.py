@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 from jaxtyping import Array, Float
+
+from polarjax.ops.inverse_root import inverse_root
 
 EPSILON = 1e-5
 MOST_GROUPS = 32
@@ -16,7 +17,7 @@ def rms_norm(
 
     Source: Zhang & Sennrich (2019), with the shift of VisionCore's ResNet.
     """
-    inverse = jax.lax.rsqrt((x**2).mean(-1, keepdims=True) + EPSILON)
+    inverse = inverse_root((x**2).mean(-1, keepdims=True) + EPSILON)
     return _per_channel(x * inverse, scale, shift)
 
 
@@ -37,7 +38,7 @@ def group_norm(
     split = x.reshape(*x.shape[:-1], groups, -1)
     over = (0, 1, split.ndim - 1)
     centred = split - split.mean(over, keepdims=True)
-    normal = centred * jax.lax.rsqrt((centred**2).mean(over, keepdims=True) + EPSILON)
+    normal = centred * inverse_root((centred**2).mean(over, keepdims=True) + EPSILON)
     return _per_channel(normal.reshape(x.shape), scale, shift)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from polarjax.ops import dynamics
+from polarjax.ops.inverse_root import inverse_root
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, decompose
 from polarjax.ops.summaries import pose_energy
 
@@ -152,7 +153,7 @@ def maps_of(
 
 def inverse_length(pose: tuple[Float[Array, "M p"], Float[Array, "M p"]]) -> Float[Array, "M p"]:
     """Returns what `safe_normalize` multiplies with: 1/|z|."""
-    return jax.lax.rsqrt(jnp.maximum(pose[0] * pose[0] + pose[1] * pose[1], AMPLITUDE_FLOOR**2))
+    return inverse_root(jnp.maximum(pose[0] * pose[0] + pose[1] * pose[1], AMPLITUDE_FLOOR**2))
 
 
 def starting(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from polarjax.ops.inverse_root import inverse_root, root
 
 AMPLITUDE_FLOOR = 1e-3
 
@@ -32,8 +33,8 @@ def decompose(
     dtype = jnp.promote_types(even.dtype, jnp.float32)
     even, odd = even.astype(dtype), odd.astype(dtype)
     power = even * even + odd * odd
-    amplitude = jnp.sqrt(jnp.maximum(power, AMPLITUDE_FLOOR**2))
-    scale = jax.lax.rsqrt(jnp.maximum(power, pose_floor**2))
+    amplitude = root(jnp.maximum(power, AMPLITUDE_FLOOR**2))
+    scale = inverse_root(jnp.maximum(power, pose_floor**2))
     return amplitude, even * scale, odd * scale
 
 
@@ -41,7 +42,7 @@ def safe_normalize(
     even: Float[Array, "*S"], odd: Float[Array, "*S"], floor: float = AMPLITUDE_FLOOR
 ) -> tuple[Float[Array, "*S"], Float[Array, "*S"]]:
     """Projects (e, o) onto the unit circle: divides by sqrt(max(e^2 + o^2, floor^2)), finite at 0."""
-    scale = jax.lax.rsqrt(jnp.maximum(even * even + odd * odd, floor**2))
+    scale = inverse_root(jnp.maximum(even * even + odd * odd, floor**2))
     return even * scale, odd * scale
 
 
@@ -52,8 +53,8 @@ def observe(even: Float[Array, "*S"], odd: Float[Array, "*S"], *, pose_floor: fl
     """
     power = even * even + odd * odd
     bounded = jnp.maximum(power, AMPLITUDE_FLOOR**2)
-    inverse = jax.lax.rsqrt(bounded)
-    scale = jax.lax.rsqrt(jnp.maximum(power, pose_floor**2))
+    inverse = inverse_root(bounded)
+    scale = inverse_root(jnp.maximum(power, pose_floor**2))
     return (even, odd, power), bounded * inverse, (even * scale, odd * scale), inverse, scale
 
 

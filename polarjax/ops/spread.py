@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polarjax.ops.coding_rate import coding_rate, prepare_rows, rate_of_moments
+from polarjax.ops.inverse_root import inverse_root, root
 
 VARIANCE_FLOOR = 1e-4
 FARTHEST_KNOT, N_KNOTS = 5.0, 17
@@ -75,7 +76,7 @@ def _weigh_covariance(
 ) -> Float[Array, ""]:
     d = len(covariance)
     # Differences of moments may be negative by rounding.
-    deviation = jnp.sqrt(jnp.maximum(jnp.diagonal(covariance), 0) + VARIANCE_FLOOR)
+    deviation = root(jnp.maximum(jnp.diagonal(covariance), 0) + VARIANCE_FLOOR)
     hinge = jnp.maximum(0, 1 - deviation).mean()
     shared = jnp.square(jnp.where(jnp.eye(d, dtype=bool), 0, covariance)).sum() / d
     return variance_weight * hinge + covariance_weight * shared
@@ -131,7 +132,7 @@ def _knots() -> list[float]:
 def _slices(z: Float[Array, "n d"], key: Array, n_slices: int = 256) -> Float[Array, "n K"]:
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
     directions = jax.random.normal(key, (z.shape[1], n_slices), z.dtype)
-    directions = directions / jnp.linalg.norm(directions, axis=0, keepdims=True)
+    directions = directions * inverse_root(jnp.square(directions).sum(0, keepdims=True))
     return jnp.matmul(z, directions, precision="highest")
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from polarjax.ops.inverse_root import root
+
 ENERGY_FLOOR = 1e-6
 NAMES = ("last", "fast", "slow", "derivative", "energy", "even", "odd")
 
@@ -49,9 +51,7 @@ def pose_energy(
     def component(now: Array, before: Array) -> Array:
         return jnp.maximum(now**2 + ((now - before) / 2) ** 2, ENERGY_FLOOR)
 
-    return jnp.sqrt(
-        jnp.maximum(component(pose[0], earlier[0]) + component(pose[1], earlier[1]), ENERGY_FLOOR)
-    )
+    return root(jnp.maximum(component(pose[0], earlier[0]) + component(pose[1], earlier[1]), ENERGY_FLOOR))
 
 
 def summarize(

@@ -1,6 +1,7 @@
 """Every parameter of every config gets a gradient and is in one group; no gradient divides by what is broadcast."""
 
 import collections
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from polarjax.engine import config
 from polarjax.engine.optim import label_parameters
 from polarjax.models.constants import PLACES
 from polarjax.models.residual_options import FRONTEND_TAPS
+from polarjax.ops.inverse_root import root
 from tests.configs.test_configs import CONFIGS, INFO, RESNET, ROOT, SMALL_MODELS, SMALL_POLAR, load
 
 BURN_IN, PREDICTED = 4, 4
@@ -84,6 +86,19 @@ def test_divisions_by_what_is_broadcast_are_found_also_in_loops():
     )
 
 
+def inverse_roots_of_arrays(program):
+    """Returns XLA's own, whose last bits depend on where a loop is computed in vectors: see `ops.inverse_root`."""
+    return re.findall(r"^.*\[\d+.*\]\S* rsqrt\(.*$", program, re.M)
+
+
+def test_inverse_roots_of_arrays_are_found_also_those_that_xla_makes():
+    def found(function, x):
+        return len(inverse_roots_of_arrays(jax.jit(jax.grad(function)).lower(x).compile().as_text()))
+
+    assert found(lambda x: jnp.sqrt(x).sum(), jnp.ones(3)) > 0
+    assert found(jnp.sqrt, jnp.ones(())) == found(lambda x: root(x).sum(), jnp.ones(3)) == 0
+
+
 @pytest.mark.parametrize("name", SAME_MODEL)
 def test_what_is_left_out_is_polar_with_other_constants(name):
     ours, theirs = (load(ROOT / "configs" / f"{config}.py", "").to_dict() for config in (name, "polar"))
@@ -125,6 +140,7 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(path, variant, opti
     )
     assert not sorted(set(divisions_by_what_is_broadcast(traced.jaxpr.jaxpr)))
     slope = traced.lower().compile()
+    assert not inverse_roots_of_arrays(slope.as_text())
     # Raw gaze features saturate heads in fast movements, and saccade gates in slow ones.
     gradients = [slope(params, slow._replace(gaze=scale * slow.gaze)) for scale in (0.01, 0.3)]
     largest = jax.tree.map(lambda *leaves: max(float(jnp.abs(leaf).max()) for leaf in leaves), *gradients)
