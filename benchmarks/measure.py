@@ -20,6 +20,8 @@ from polarjax.engine.cpu_flags import add_cpu_flags
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 # OpenMP's threads wait for each other in a loop; where others want the cores, PyTorch then takes ten times as long.
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+# Steps that are not timed: a process takes its memory in the first, and beside another side's in the second again.
+WARM_UP = 2
 
 
 class Times(NamedTuple):

@@ -103,7 +103,7 @@ def measure_points(points: Sequence[tuple[str, int]], steps: int) -> list[float]
     for axis, value in points:
         case = point_case(axis, value)
         runs[f"{axis}={value}"] = cases.compile_step(case, cases.initial_variables(case)).run
-    measure.in_turn(runs, 2)
+    measure.in_turn(runs, measure.WARM_UP)
     return [statistics.median(times.wall) for times in measure.in_turn(runs, steps).values()]
 
 

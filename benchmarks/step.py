@@ -26,7 +26,6 @@ from polarjax.engine import config
 from polarjax.engine.flags import parse_flags
 from polarjax.engine.memory import needed_bytes
 
-WARM_UP = 2
 FLAGS = {
     "config": "config file, path.py or path.py:argument; without it PyTorch is compared with",
     "steps": "number of steps that are timed, after 2 that are not (default: 20); of a comparison on each side "
@@ -81,7 +80,7 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
         compiled = train_step.lower(state, resident, send(0)).compile()
         compile_s = time.perf_counter() - begin
         data_ms, step_ms = [], []
-        for step in range(WARM_UP + steps):
+        for step in range(measure.WARM_UP + steps):
             begin = time.perf_counter()
             request = jax.block_until_ready(send(step))
             sent = time.perf_counter()
@@ -90,14 +89,14 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
             step_ms.append(1e3 * (time.perf_counter() - sent))
         if not scalars["finite"]:
             raise PolarjaxError("the last step's loss or gradient is not finite; its time means nothing")
-        median = statistics.median(step_ms[WARM_UP:])
+        median = statistics.median(step_ms[measure.WARM_UP:])
         return {
             **measure.machine(),
             "devices": state.step.sharding.num_devices,
             "steps": steps,
             "step_ms": median,
-            "step_ms_longest": max(step_ms[WARM_UP:]),
-            "data_ms": statistics.median(data_ms[WARM_UP:]),
+            "step_ms_longest": max(step_ms[measure.WARM_UP:]),
+            "data_ms": statistics.median(data_ms[measure.WARM_UP:]),
             "predicted_bins_per_s": 1e3 * settings.data.batch_size * settings.data.predicted / median,
             "compile_s": compile_s,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
