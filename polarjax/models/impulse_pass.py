@@ -106,10 +106,13 @@ def pool_windows(
         ) -> Float[Array, "D W"]:
             session, impulses, bands = example
 
-            def add(total: Array, given: tuple) -> tuple[Array, None]:
-                sums, window = given
+            @functools.partial(jax.checkpoint, prevent_cse=False)
+            def pool(sums: tuple[Array, Array], window: Array) -> Array:
                 (maps,) = summarize(impulses.resting, sums)
-                return total + jnp.dot(maps, window.T, precision="highest"), None
+                return jnp.dot(maps, window.T, precision="highest")
+
+            def add(total: Array, given: tuple) -> tuple[Array, None]:
+                return total + pool(*given), None
 
             start = jnp.zeros((len(options.summaries) * bank.n_pairs, windows.shape[2]), windows.dtype)
             return jax.lax.scan(add, start, (sum_bands(impulses, bands), windows[session]))[0]

@@ -137,17 +137,16 @@ def _slopes(pose_floor: float, respond: Callable, given: tuple, slopes: tuple) -
         work, _ = jax.lax.scan(see, work, places)
         # a product a pair: one with the pixels of all pairs between so few rows and columns takes three times as long
         of_shares = of_shares + jnp.einsum("jmp,tmp->mjt", of_sums, work[0], precision="highest")
-        flat = of_sums.reshape(len(shares), -1)
-        of_amplitude = jnp.dot(shares.T, flat, precision="highest").reshape(work[0].shape)
         of_turns = of_turns + jnp.einsum("mkp,mip->mki", work[1], of_poses, precision="highest")
-        of_pose = jnp.einsum("mik,mip->mkp", turns, of_poses, precision="highest")
+        by_pose = jnp.swapaxes(of_poses, 0, 1)
 
         def of_frame(carry: tuple, frame: tuple) -> tuple[tuple, Any]:
             slope, of_filters = carry
-            (t, place), image, along = frame
+            (t, place), image, share, turn = frame
+            along = sum(share[j] * of_sums[j] for j in range(len(of_sums)))
             if turns.size:
                 across = [
-                    jax.lax.dynamic_index_in_dim(of_pose, index * n_frames + t, 1, keepdims=False)
+                    sum(turn[index, :, i, None] * by_pose[i] for i in range(len(by_pose)))
                     for index in range(2)
                 ]
             else:
@@ -157,7 +156,8 @@ def _slopes(pose_floor: float, respond: Callable, given: tuple, slopes: tuple) -
             of_filter, of_image = jax.vjp(respond, filters, image)[1](slope)
             return (slope, jax.tree.map(jnp.add, of_filters, of_filter)), of_image
 
-        frames = (places, band, of_amplitude)
+        per_frame = jnp.moveaxis(turns.reshape(n_pairs, -1, 2, turns.shape[2] // 2), (2, 3), (1, 0))
+        frames = (places, band, shares.T, per_frame)
         (slope, of_filters), of_images = jax.lax.scan(of_frame, (slope, of_filters), frames)
         return (work, slope, of_filters, of_shares, of_turns), of_images
 
