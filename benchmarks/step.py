@@ -89,14 +89,14 @@ def measure_step(settings: Any, steps: int) -> dict[str, Any]:
             step_ms.append(1e3 * (time.perf_counter() - sent))
         if not scalars["finite"]:
             raise PolarjaxError("the last step's loss or gradient is not finite; its time means nothing")
-        median = statistics.median(step_ms[measure.WARM_UP:])
+        median = statistics.median(step_ms[measure.WARM_UP :])
         return {
             **measure.machine(),
             "devices": state.step.sharding.num_devices,
             "steps": steps,
             "step_ms": median,
-            "step_ms_longest": max(step_ms[measure.WARM_UP:]),
-            "data_ms": statistics.median(data_ms[measure.WARM_UP:]),
+            "step_ms_longest": max(step_ms[measure.WARM_UP :]),
+            "data_ms": statistics.median(data_ms[measure.WARM_UP :]),
             "predicted_bins_per_s": 1e3 * settings.data.batch_size * settings.data.predicted / median,
             "compile_s": compile_s,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

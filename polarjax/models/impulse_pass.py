@@ -106,10 +106,11 @@ def pool_windows(
         ) -> Float[Array, "D W"]:
             session, impulses, bands = example
 
+            # the maps of a band are made again for the gradient: to keep all that they are made from takes longer
             @functools.partial(jax.checkpoint, prevent_cse=False)
-            def pool(sums: tuple[Array, Array], window: Array) -> Array:
+            def pool(sums: tuple[Array, Array], band_windows: Array) -> Array:
                 (maps,) = summarize(impulses.resting, sums)
-                return jnp.dot(maps, window.T, precision="highest")
+                return jnp.dot(maps, band_windows.T, precision="highest")
 
             def add(total: Array, given: tuple) -> tuple[Array, None]:
                 return total + pool(*given), None

@@ -114,6 +114,21 @@ def halves(responses: Float[Array, "*T R p"]) -> tuple[Float[Array, "*T M p"], F
     return responses[..., :n_pairs, :], responses[..., n_pairs:, :]
 
 
+def turn_filters(filters: Any) -> Any:
+    """Transposes all matrices."""
+    return jax.tree.map(jnp.transpose, filters)
+
+
+def pull_back(
+    respond: Callable[[Any, Any], Float[Array, "R p"]], turned: Any, frame: Any, slope: Float[Array, "R p"]
+) -> tuple[Any, Any]:
+    """Returns the slopes of turned filters and of one frame of a band from those of the responses.
+
+    Turned, as the product with R, not the kernels' size, columns takes four fifths of the time of the other one.
+    """
+    return jax.vjp(lambda turned, frame: respond(turn_filters(turned), frame), turned, frame)[1](slope)
+
+
 def rows(work: Float[Array, "_ p"], index: int, n_pairs: int) -> Float[Array, "M p"]:
     """Returns one map of a work array."""
     return jax.lax.slice_in_dim(work, index * n_pairs, (index + 1) * n_pairs)

@@ -37,9 +37,11 @@ from polarjax.ops.pair_frames import (
     halves,
     inverse_length,
     maps_of,
+    pull_back,
     put,
     rows,
     take,
+    turn_filters,
 )
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, observe, slopes_of_pair
 from polarjax.ops.summaries import ENERGY_FLOOR
@@ -104,10 +106,10 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: di
         # what came before the first frame is its own pose, and rest or its own amplitude
         of_state = [rows(back, index, n_pairs) for index in range(3)]
         of_amplitude = of_state[0] if form.start == "drive" else jnp.zeros_like(of_state[0])
-        response, pull = jax.vjp(respond, filters, jax.tree.map(lambda x: x[0], band))
-        seen = observe(*halves(response), pose_floor=form.pose_floor)
+        first = jax.tree.map(lambda x: x[0], band)
+        seen = observe(*halves(respond(filters, first)), pose_floor=form.pose_floor)
         of_first = slopes_of_pair(seen, of_amplitude, of_state[1:], pose_floor=form.pose_floor)
-        more = pull(jnp.concatenate(of_first))
+        more = pull_back(respond, turn_filters(filters), first, jnp.concatenate(of_first))
         of_filters = jax.tree.map(jnp.add, of_filters, more[0])
         of_frames = jax.tree.map(lambda x, y: x.at[0].add(y), of_frames, more[1])
         if form.start == "rest":
@@ -121,11 +123,11 @@ def slopes_of_pooled(form: PairForm, respond: Callable, given: tuple, slopes: di
     kept = (empty(2 * longest if form.keeps_responses else 0), empty(N_KEPT * (longest + FRAMES_BEFORE)))
     work = {"state": empty(3), "maps": empty(len(form.pooled)), "units": empty(2), "slopes": empty(3)}
     work |= {"turns": empty(2), "responses": empty(2)}
-    sums = jax.tree.map(jnp.zeros_like, (filters, rest, motion))
+    sums = jax.tree.map(jnp.zeros_like, (turn_filters(filters), rest, motion))
     given = (jnp.arange(n_bands), bands, windows)
     carry, (of_bands, of_windows) = jax.lax.scan(of_band, (kept, work, *sums), given)
     _, _, of_filters, of_rest, of_motion = carry
-    return of_filters, of_bands, of_rest, of_motion, of_windows
+    return turn_filters(of_filters), of_bands, of_rest, of_motion, of_windows
 
 
 def _step_back(
@@ -143,8 +145,8 @@ def _step_back(
     Args:
       of_maps: slopes of the pooled maps of the section.
       kept: responses, and a, z and u, of the frames of a chunk; before these, a and z of one and u of two frames.
-      carry: slopes of a_t and z_t from later frames, those of u that later energies hand back, slopes of filters, abar
-        and window, work arrays.
+      carry: slopes of a_t and z_t from later frames, those of u that later energies hand back, slopes of turned
+        filters, abar and window, work arrays.
       frame: t and its place i in the chunk, its band, what moves it.
     """
     filters, rest, window = given
@@ -196,9 +198,7 @@ def _step_back(
     work["slopes"] = put(work["slopes"], (n, *m))
     n, *m = (rows(work["slopes"], index, n_pairs) for index in range(3))
 
-    responses, pull = jax.vjp(respond, filters, band)
-    if form.keeps_responses:
-        responses = take(kept[0], 2 * i, 2, n_pairs)
+    responses = take(kept[0], 2 * i, 2, n_pairs) if form.keeps_responses else respond(filters, band)
     seen = observe(*halves(responses), pose_floor=form.pose_floor)
     _, amplitude, pose, *_ = seen
     a_before, *z_before = (kept_at(i - 1, index) for index in range(3))
@@ -216,7 +216,7 @@ def _step_back(
     fade = 1 - pose_decay
     of_pair = slopes_of_pair(seen, gain * n, [fade * x for x in m], pose_floor=form.pose_floor)
     work["responses"] = put(work["responses"], of_pair)
-    of_filter, of_band = pull(work["responses"])
+    of_filter, of_band = pull_back(respond, turn_filters(filters), band, work["responses"])
     of_filters = jax.tree.map(jnp.add, of_filters, of_filter)
     cosine, sine = (jnp.broadcast_to(x, n.shape) for x in turn)
     turned = dynamics.rotate(m[0], m[1], cosine, -sine)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polarjax.ops.pair_frames import halves, put
+from polarjax.ops.pair_frames import halves, pull_back, put, turn_filters
 from polarjax.ops.polar_decomposition import decompose, observe, slopes_of_pair
 
 
@@ -123,12 +123,13 @@ def _keep(pose_floor: float, respond: Callable, *given: Any) -> tuple:
 
 def _slopes(pose_floor: float, respond: Callable, given: tuple, slopes: tuple) -> tuple:
     filters, bands, shares, turns, kept = given
+    turned = turn_filters(filters)
     n_frames, n_pairs, n_pixels = shares.shape[1], len(turns), kept.shape[2]
+    weights = (shares.T, _by_frame(turns, n_frames))
 
     def of_band(carry: tuple, given: tuple) -> tuple[tuple, Any]:
         work, slope, of_filters, of_shares, of_turns = carry
         index, band, of_sums, of_poses = given
-        of_poses = jnp.swapaxes(of_poses, 0, 1)
         places = (jnp.arange(n_frames), index * n_frames + jnp.arange(n_frames))
 
         def see(work: tuple, place: tuple) -> tuple[tuple, None]:
@@ -137,33 +138,27 @@ def _slopes(pose_floor: float, respond: Callable, given: tuple, slopes: tuple) -
         work, _ = jax.lax.scan(see, work, places)
         # a product a pair: one with the pixels of all pairs between so few rows and columns takes three times as long
         of_shares = of_shares + jnp.einsum("jmp,tmp->mjt", of_sums, work[0], precision="highest")
-        of_turns = of_turns + jnp.einsum("mkp,mip->mki", work[1], of_poses, precision="highest")
-        by_pose = jnp.swapaxes(of_poses, 0, 1)
+        of_turns = of_turns + jnp.einsum("mkp,imp->mki", work[1], of_poses, precision="highest")
 
         def of_frame(carry: tuple, frame: tuple) -> tuple[tuple, Any]:
             slope, of_filters = carry
-            (t, place), image, share, turn = frame
-            along = sum(share[j] * of_sums[j] for j in range(len(of_sums)))
-            if turns.size:
-                across = [
-                    sum(turn[index, :, i, None] * by_pose[i] for i in range(len(by_pose)))
-                    for index in range(2)
-                ]
-            else:
-                across = [jnp.zeros_like(along)] * 2
+            place, image, share, turn = frame
+            none = jnp.zeros_like(of_sums[0])
+            # made in the loop that needs them: those of all frames at once would not stay in the cache
+            parts = ((share[:, None, None], of_sums), *((part[:, :, None], of_poses) for part in turn))
+            along, *across = (sum((w * x for w, x in zip(*part, strict=True)), none) for part in parts)
             seen = observe(*halves(kept[place]), pose_floor=pose_floor)
             slope = put(slope, slopes_of_pair(seen, along, across, pose_floor=pose_floor))
-            of_filter, of_image = jax.vjp(respond, filters, image)[1](slope)
+            of_filter, of_image = pull_back(respond, turned, image, slope)
             return (slope, jax.tree.map(jnp.add, of_filters, of_filter)), of_image
 
-        per_frame = jnp.moveaxis(turns.reshape(n_pairs, -1, 2, turns.shape[2] // 2), (2, 3), (1, 0))
-        frames = (places, band, shares.T, per_frame)
+        frames = (places[1], band, *weights)
         (slope, of_filters), of_images = jax.lax.scan(of_frame, (slope, of_filters), frames)
         return (work, slope, of_filters, of_shares, of_turns), of_images
 
     shape = jax.ShapeDtypeStruct((2 * n_pairs, n_pixels), kept.dtype)
     of_shares = jnp.zeros((n_pairs, *shares.shape), shares.dtype)
-    zeros = jax.tree.map(jnp.zeros_like, (filters, jnp.swapaxes(turns, 1, 2)))
+    zeros = jax.tree.map(jnp.zeros_like, (turned, jnp.swapaxes(turns, 1, 2)))
     carry = (
         _empty(shape, n_frames, turns),
         jnp.zeros(shape.shape, shape.dtype),
@@ -173,7 +168,14 @@ def _slopes(pose_floor: float, respond: Callable, given: tuple, slopes: tuple) -
     )
     indices = jnp.arange(len(slopes[0]))
     (_, _, *found), of_bands = jax.lax.scan(of_band, carry, (indices, bands, *slopes))
-    return found[0], of_bands, found[1].sum(0), jnp.swapaxes(found[2], 1, 2)
+    return turn_filters(found[0]), of_bands, found[1].sum(0), jnp.swapaxes(found[2], 1, 2)
+
+
+def _by_frame(turns: Float[Array, "M I K"], n_frames: int) -> Float[Array, "T 2 I M"]:
+    """Returns the weights that the even and the odd pose of each frame have; none without poses."""
+    if not turns.size:
+        return jnp.zeros((n_frames, 2, 0, len(turns)), turns.dtype)
+    return jnp.transpose(turns.reshape(*turns.shape[:2], 2, n_frames), (3, 2, 1, 0))
 
 
 sum_over_time.defvjp(_keep, _slopes)
