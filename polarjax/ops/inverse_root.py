@@ -15,7 +15,9 @@ N_STEPS = 3
 
 @jax.custom_jvp
 def inverse_root(x: Float[Array, "*S"]) -> Float[Array, "*S"]:
-    """Returns 1/sqrt(x) of x > 0, in float32 for x in [1e-37, 1e37]; not finite, or not a number, beyond.
+    """Returns 1/sqrt(x) of x > 0, in float32 for x in [1e-37, 1e37].
+
+    Of infinity it is not a number; what it is of smaller x has no meaning (4e19 at 0), so callers have a floor.
 
     On a CPU by three steps of Newton, y <- y + y/2 (1 - x y^2): products and sums alone, whose result does not depend
     on where a loop is computed in vectors. The processor's own first guess for vectors is another one than for single

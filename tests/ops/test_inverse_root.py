@@ -38,15 +38,18 @@ def test_the_slopes_are_those_of_the_formulas():
 
 
 def test_a_number_has_the_same_bits_wherever_it_stands():
-    """As a run compiles: vectors for most of a loop, and single numbers for what is left."""
-    x = numbers()[:333]
+    """As a run compiles: vectors for most of a loop, and single numbers for what is left.
+
+    With AVX-512 one of eleven of these has other bits where XLA's own root is taken.
+    """
+    x = numbers()[-1333:]
     compiled = {
         size: jax.jit(inverse_root)
         .lower(jax.ShapeDtypeStruct((size,), x.dtype))
         .compile({"xla_backend_optimization_level": 3})
-        for size in (1, 7, 333)
+        for size in (1, 7, 1333)
     }
-    whole = np.asarray(compiled[333](x))
+    whole = np.asarray(compiled[1333](x))
     for size in (1, 7):
         parts = [compiled[size](x[at : at + size]) for at in range(0, len(x) - size, size)]
         np.testing.assert_array_equal(np.concatenate(parts), whole[: size * len(parts)])
