@@ -9,7 +9,7 @@ import jax
 
 import polarjax.systems
 from polarjax.core import Data, PyTree
-from polarjax.engine import config, sharding
+from polarjax.engine import blas, config, sharding
 from polarjax.engine.optim import make_optimizer
 from polarjax.engine.state import to_host
 from polarjax.engine.step import make_eval_step, make_initialize, make_train_step
@@ -39,6 +39,7 @@ def prepare(settings: Any, data: Data, *, abstract: bool = False) -> Prepared:
     Args:
       abstract: only the shapes of the state, for models that are to be compiled and not run.
     """
+    blas.use_one_thread()
     train, optim = config.validate(settings)
     system = polarjax.systems.build(settings, data.info)
     mesh = sharding.make_mesh(optim.micro_batches)

@@ -8,11 +8,13 @@ from collections.abc import MutableMapping
 # a core gets a device instead. The newer emitters of loops divide them among threads as well. The library for
 # products is slower than XLA at sums over an axis. Vectors are as wide as the machine's; the compiler would take half.
 # The order of operations is that which needs least memory: what could be done side by side would find no core.
+# Transposes are not folded into products: folded, they go to Eigen, which cuts a long sum into as many parts as XLA has
+# threads, as many as there are devices or cores, and the last bits tell which. The other library's do not.
 CPU_FLAGS = {
     "xla_cpu_multi_thread_eigen": "false",
     "xla_cpu_use_fusion_emitters": "false",
     "xla_cpu_experimental_ynn_fusion_type": "-LIBRARY_FUSION_TYPE_REDUCE",
-    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner,transpose-folding",
     "xla_cpu_prefer_vector_width": "512",
     "xla_cpu_enable_concurrency_optimized_scheduler": "false",
 }

@@ -21,6 +21,7 @@ from polarjax.models.segment_pass import band_size, cut_windows
 from polarjax.ops import dynamics, summaries
 from polarjax.ops.pair_frames import SHOWN
 from polarjax.ops.polar_decomposition import safe_normalize
+from polarjax.ops.products import pool_rows
 from polarjax.ops.time_sums import sum_over_time, sum_over_time_at_once
 
 BAND_PIXELS = 240
@@ -110,7 +111,7 @@ def pool_windows(
             @functools.partial(jax.checkpoint, prevent_cse=False)
             def pool(sums: tuple[Array, Array], band_windows: Array) -> Array:
                 (maps,) = summarize(impulses.resting, sums)
-                return jnp.dot(maps, band_windows.T, precision="highest")
+                return pool_rows(maps, band_windows)
 
             def add(total: Array, given: tuple) -> tuple[Array, None]:
                 return total + pool(*given), None

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from polarjax.core import ConfigError, PyTree, closest
+from polarjax.models.dense import Dense
 from polarjax.ops.coding_rate import unit_rows
 from polarjax.ops.collapse import diagnose, thin_rows
 from polarjax.ops.convolution import correlate
@@ -53,8 +54,8 @@ class Projector(nn.Module):
     @nn.compact
     def __call__(self, maps: Float[Array, "B h w D"]) -> Float[Array, "B h w K"]:
         """Returns codes, not normalised."""
-        hidden = nn.Dense(self.width, precision="highest", name="hidden")(maps)
-        return nn.Dense(self.width, precision="highest", name="out")(nn.gelu(hidden, approximate=False))
+        hidden = Dense(self.width, name="hidden")(maps)
+        return Dense(self.width, name="out")(nn.gelu(hidden, approximate=False))
 
 
 class Predictor(nn.Module):
@@ -81,9 +82,9 @@ class Predictor(nn.Module):
             bias = bias + self.param("deltas", nn.initializers.zeros, (self.n_deltas, self.width))[which]
         hidden = correlate(code, kernel) + bias[None, None, None]
         if action is not None:
-            added = nn.Dense(self.width, use_bias=False, precision="highest", name="action")(action)
+            added = Dense(self.width, use_bias=False, name="action")(action)
             hidden = hidden + added[:, None, None]
-        return nn.Dense(self.width, precision="highest", name="out")(nn.gelu(hidden, approximate=False))
+        return Dense(self.width, name="out")(nn.gelu(hidden, approximate=False))
 
 
 class JepaHead(nn.Module):

@@ -13,9 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.core import ConfigError
+from polarjax.models.dense import Dense
 from polarjax.ops import gaze as gaze_ops
 from polarjax.ops.convolution import correlate, correlate_band, cut_rows
-from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, mix_planes, separable_quadrature
+from polarjax.ops.products import mix_planes
+from polarjax.ops.quadrature import dense_quadrature, gabor_pairs, separable_quadrature
 
 MAX_PHASE_OFFSET = 0.1
 
@@ -168,8 +170,8 @@ class GazeEncoder(nn.Module):
         features, memory = gaze_ops.gaze_features(
             gaze, memory, positions, gate, dt=self.dt, scaled=self.scaled
         )
-        hidden = nn.gelu(nn.Dense(self.width, name="hidden")(features), approximate=False)
-        return nn.gelu(nn.Dense(self.width, name="code")(hidden), approximate=False), memory
+        hidden = nn.gelu(Dense(self.width, name="hidden")(features), approximate=False)
+        return nn.gelu(Dense(self.width, name="code")(hidden), approximate=False), memory
 
 
 def start_gaze(
@@ -243,13 +245,13 @@ class BehaviorHeads(nn.Module):
         still = rest(maps, code.dtype)._replace(code=code, saccade_gate=gate)
         if not (self.learned_gate or self.turns):
             return still
-        hidden = nn.relu(nn.Dense(self.width, name="first")(code))
-        hidden = nn.relu(nn.Dense(self.width, name="second")(hidden))
+        hidden = nn.relu(Dense(self.width, name="first")(code))
+        hidden = nn.relu(Dense(self.width, name="second")(hidden))
         kernel = nn.initializers.zeros if self.neutral else nn.initializers.lecun_normal()
 
         def head(name: str, size: int, bias: float = 0.0) -> Array:
             start = nn.initializers.constant(bias if self.neutral else 0.0)
-            return nn.Dense(size, kernel_init=kernel, bias_init=start, name=name)(hidden)
+            return Dense(size, kernel_init=kernel, bias_init=start, name=name)(hidden)
 
         if self.learned_gate:
             still = still._replace(saccade_gate=nn.sigmoid(head("gate", 1, -3.0))[..., 0])

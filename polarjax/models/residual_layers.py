@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from polarjax.ops.causal_convolution import convolve_frames
 from polarjax.ops.conv_gru import RecurrentWeights, conv_gru, conv_gru_drive
 from polarjax.ops.normalization import rms_norm
+from polarjax.ops.products import project
 from polarjax.ops.soft_pooling import binomial_blur, soft_pool, squeeze_excite
 
 TAPS = 3
@@ -96,7 +97,7 @@ class ResidualStage(nn.Module):
             )
         s = self.total_stride
         kept = x[::s, ::s, :, self.memory * pace.dilation :: pace.shortcut]
-        shortcut = jnp.dot(kept, self.shortcut["kernel"], precision="highest")
+        shortcut = project(kept, self.shortcut["kernel"])
         return _crop(main, shortcut) + _crop(shortcut, main)
 
 
@@ -137,7 +138,7 @@ class RecurrentLayer(nn.Module):
     def project(self, pooled: Float[Array, "*K D"]) -> Float[Array, "*K D"]:
         """Mixes the channels of pooled states: windows sum to 1, so it is the same as before pooling."""
         bias = self.projection["bias"].reshape((1,) * (pooled.ndim - 1) + (-1,))
-        return jnp.dot(pooled, self.projection["kernel"], precision="highest") + bias
+        return project(pooled, self.projection["kernel"]) + bias
 
 
 def _kernel(gain: float, shape: tuple[int, ...], n_bias: int | None = None):

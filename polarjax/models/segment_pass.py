@@ -26,6 +26,7 @@ from polarjax.ops.backend import prefers_blocks
 from polarjax.ops.pair_dynamics import pool_pairs
 from polarjax.ops.pair_frames import FRAMES_BEFORE, SHOWN, PairForm, halves
 from polarjax.ops.polar_decomposition import decompose
+from polarjax.ops.products import pool_rows
 
 # fewer would make products too small, more leave the cache with all work of a frame; in multiples of a vector
 BAND_PIXELS, PIXELS_TOGETHER = 256, 16
@@ -195,8 +196,11 @@ def _pool_framewise(
         state = evolve(options, rest[:, None], memory, fresh, (amplitude, tuple(pose)), moves)
         maps, _ = maps_to_pool(options.summaries, memory.poses, fresh, state)
         shown = {name: x if name == "last" else x[-form.n_shown :] for name, x in maps.items()}
-        pool = functools.partial(jnp.einsum, "tmp,np->tmn", precision="highest")
-        return {name: pool(shown[name], window) for name in form.pooled}
+
+        def pool(x: Float[Array, "t m p"]) -> Float[Array, "t m N"]:
+            return pool_rows(x.reshape(-1, x.shape[2]), window).reshape(*x.shape[:2], -1)
+
+        return {name: pool(shown[name]) for name in form.pooled}
 
     def add(total: Any, given: tuple) -> tuple:
         return jax.tree.map(jnp.add, total, pool_band(*given)), None

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polarjax.ops.inverse_root import inverse_root
+from polarjax.ops.products import over_rows, pool_rows
 
 # A row shorter than this counts as shorter than it is: its direction is noise, and a row of 0 has a finite gradient.
 SHORTEST_ROW = 1e-3
@@ -58,9 +59,9 @@ def coding_rate(
     """
     z = prepare_rows(z, normalized=normalized, centred=centred)
     n, d = z.shape
-    rows, scale = z.T if n >= d else z, 1 + ridge
-    gram = jnp.matmul(rows, rows.T, precision="highest") * (alpha / (n * scale))
-    return d * math.log(scale) + log_volume(gram)
+    scale = 1 + ridge
+    gram = over_rows(z, z) if n >= d else pool_rows(z, z)
+    return d * math.log(scale) + log_volume(gram * (alpha / (n * scale)))
 
 
 def rate_of_moments(
@@ -73,10 +74,22 @@ def rate_of_moments(
     return log_volume(alpha * (second - mean[:, None] * mean[None]))
 
 
+@jax.custom_vjp
 def log_volume(gram: Float[Array, "d d"]) -> Float[Array, ""]:
-    """Returns logdet(I + G) of a symmetric, positive semi-definite G, by Cholesky."""
+    """Returns logdet(I + G) of a symmetric, positive semi-definite G, by Cholesky; its gradient is (I + G)^-1."""
+    return _log_volume(gram)[0]
+
+
+def _log_volume(gram: Float[Array, "d d"]) -> tuple[Float[Array, ""], Float[Array, "d d"]]:
     factor = jnp.linalg.cholesky(gram + jnp.eye(len(gram), dtype=gram.dtype))
-    return 2 * jnp.log(jnp.diagonal(factor)).sum()
+    return 2 * jnp.log(jnp.diagonal(factor)).sum(), factor
+
+
+def _slope_of_volume(factor: Float[Array, "d d"], slope: Float[Array, ""]) -> tuple[Float[Array, "d d"]]:
+    return (slope * jax.scipy.linalg.cho_solve((factor, True), jnp.eye(len(factor), dtype=factor.dtype)),)
+
+
+log_volume.defvjp(_log_volume, _slope_of_volume)
 
 
 def floored_rate(
@@ -89,7 +102,7 @@ def floored_rate(
     Source: seq-JEPA with coding rate, its `stable` form.
     """
     z = prepare_rows(z, normalized=False, centred=True)
-    covariance = jnp.matmul(z.T, z, precision="highest") / len(z)
+    covariance = over_rows(z, z) / len(z)
     return jnp.log1p(alpha * jnp.maximum(jnp.linalg.eigvalsh(covariance), floor)).sum()
 
 

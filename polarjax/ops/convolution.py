@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.ops.backend import prefers_products
+from polarjax.ops.products import mix_planes
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FEW_OUTPUTS, FEW_OUTPUTS_TILE, MANY_OUTPUTS_TILE = 8, 4, 2
@@ -85,7 +86,7 @@ def correlate_by_product(
     patches = _patches(x, kernel.shape[0], stride, tile, half)
     matrix = _shifted_kernels(kernel, stride, tile).astype(patches.dtype)
     flat = patches.reshape(matrix.shape[0] * matrix.shape[1] * x.shape[-1], -1)
-    product = jnp.dot(matrix.reshape(len(flat), -1).T, flat, precision="highest")
+    product = mix_planes(matrix.reshape(len(flat), -1), flat)
     tiles = product.reshape(tile, tile, kernel.shape[3], *patches.shape[3:])
     rows_of_pixels = jnp.moveaxis(tiles, (3, 4, 0, 5, 1, 2), (0, 1, 2, 3, 4, -1))
     shape = (x.shape[0], tile * patches.shape[4], tile * patches.shape[5], *x.shape[3:-1], kernel.shape[3])

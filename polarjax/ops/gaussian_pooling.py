@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from polarjax.ops.division import divide
 from polarjax.ops.inverse_root import root
+from polarjax.ops.products import project
 
 
 def _offsets(positions: Float[Array, " P"], centre: Float[Array, "*N 1"]) -> Float[Array, "*N P"]:
@@ -101,7 +102,7 @@ def pool(features: Float[Array, "K S H W B M"], window: Float[Array, "S N H W"])
         window.reshape(1, *window.shape[:2], -1), (frames, *window.shape[:2], height * width)
     )
     pixels = features.reshape(frames, sessions, height * width, -1)
-    pooled = jnp.einsum("ksnp,kspd->ksnd", flat, pixels, precision=jax.lax.Precision.HIGHEST)
+    pooled = jax.vmap(jax.vmap(project))(flat, pixels)
     return pooled.reshape(*pooled.shape[:3], *rest)
 
 

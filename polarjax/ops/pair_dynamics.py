@@ -28,13 +28,13 @@ from polarjax.ops.pair_frames import (
     advance,
     halves,
     maps_of,
-    pool,
     put,
     rows,
     starting,
     take,
 )
 from polarjax.ops.pair_slopes import slopes_of_pooled
+from polarjax.ops.products import pool_rows
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -95,7 +95,7 @@ def _pool_bands(
         work["maps"] = put(work["maps"], maps_of(section.names, rows(now, 0, n_pairs), unit, before))
         work["state"] = now
         if section.names:
-            pooled = pool(work["maps"][: total.shape[1]], window)
+            pooled = pool_rows(work["maps"][: total.shape[1]], window)
             total = total.at[t - section.start].add(pooled)
         return (now, work, total), None
 

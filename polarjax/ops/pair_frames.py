@@ -148,11 +148,6 @@ def put(
     return work
 
 
-def pool(maps: Float[Array, "R p"], window: Float[Array, "N p"]) -> Float[Array, "R N"]:
-    """Pools maps with the window of every unit."""
-    return jnp.einsum("rp,np->rn", maps, window, precision="highest")
-
-
 def maps_of(
     names: tuple[str, ...], a: Array, unit: tuple[Array, Array], before: tuple[Array, Array]
 ) -> list[Array]:

@@ -44,6 +44,7 @@ from polarjax.ops.pair_frames import (
     turn_filters,
 )
 from polarjax.ops.polar_decomposition import AMPLITUDE_FLOOR, observe, slopes_of_pair
+from polarjax.ops.products import over_rows
 from polarjax.ops.summaries import ENERGY_FLOOR
 
 
@@ -169,7 +170,7 @@ def _step_back(
         found = {name: rows(stacked, index, n_pairs) for index, name in enumerate(section.names)}
         work["maps"] = put(work["maps"], maps_of(section.names, a, unit, before))
         maps = work["maps"][: len(stacked)]
-        of_window = of_window + jnp.einsum("rn,rp->np", of_pooled, maps, precision="highest")
+        of_window = of_window + over_rows(of_pooled, maps)
         n = n + found.get("last", 0.0)
     if section.needs_unit:
         of_unit: list[Any] = [0.0, 0.0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from polarjax.ops.convolution import correlate
+from polarjax.ops.products import project
 
 
 def separable_quadrature(
@@ -25,26 +25,8 @@ def separable_quadrature(
     Source: VisionCore's Polar-V1; Adelson & Bergen (1985) for the pair.
     """
     filtered = correlate(x, spatial, stride=stride, groups=x.shape[-1])
-    mixed = jnp.einsum("...c,cm->...m", filtered, mixing, precision=jax.lax.Precision.HIGHEST)
+    mixed = project(filtered, mixing)
     return mixed + jnp.broadcast_to(bias, mixed.shape)
-
-
-@jax.custom_vjp
-def mix_planes(mixing: Float[Array, "C M"], x: Float[Array, "C p"]) -> Float[Array, "M p"]:
-    """Mixes C channels of p pixels into M maps; all its products are of the kind that a CPU's library has."""
-    return jnp.dot(mixing.T, x, precision="highest")
-
-
-def _keep_planes(mixing: Array, x: Array) -> tuple:
-    return mix_planes(mixing, x), (mixing, x)
-
-
-def _slopes_of_planes(given: tuple, slope: Float[Array, "M p"]) -> tuple[Array, Array]:
-    mixing, x = given
-    return jnp.einsum("cp,mp->cm", x, slope, precision="highest"), jnp.dot(mixing, slope, precision="highest")
-
-
-mix_planes.defvjp(_keep_planes, _slopes_of_planes)
 
 
 def dense_quadrature(

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from polarjax.ops.products import project
+
 TEMPERATURE = 10.0
 EPSILON = 1e-6
 
@@ -52,7 +54,7 @@ def squeeze_excite(
 
 
 def _affine(x: Array, kernel: Array, bias: Array) -> Array:
-    return jnp.dot(x, kernel, precision="highest") + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+    return project(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
 
 
 def _shifted(x: Array, count: int, axis: int) -> list[Array]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from polarjax.ops.coding_rate import coding_rate, prepare_rows, rate_of_moments
 from polarjax.ops.inverse_root import inverse_root, root
+from polarjax.ops.products import over_rows, project
 
 VARIANCE_FLOOR = 1e-4
 FARTHEST_KNOT, N_KNOTS = 5.0, 17
@@ -67,7 +68,7 @@ def variance_covariance(
     del key
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
     z = z - z.mean(0, keepdims=True)
-    covariance = jnp.matmul(z.T, z, precision="highest") / (len(z) - 1)
+    covariance = over_rows(z, z) / (len(z) - 1)
     return _weigh_covariance(covariance, variance_weight, covariance_weight)
 
 
@@ -133,14 +134,14 @@ def _slices(z: Float[Array, "n d"], key: Array, n_slices: int = 256) -> Float[Ar
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
     directions = jax.random.normal(key, (z.shape[1], n_slices), z.dtype)
     directions = directions * inverse_root(jnp.square(directions).sum(0, keepdims=True))
-    return jnp.matmul(z, directions, precision="highest")
+    return project(z, directions)
 
 
 def moments(z: Float[Array, "n d"], key: Array | None = None) -> Moments:
     """Returns the moments of rows, in at least float32."""
     del key
     z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
-    return Moments(z.mean(0), jnp.matmul(z.T, z, precision="highest") * (1 / len(z)))
+    return Moments(z.mean(0), over_rows(z, z) * (1 / len(z)))
 
 
 def _moments_of_directions(z: Float[Array, "n d"], key: Array | None = None) -> Moments:

@@ -17,6 +17,7 @@ from polarjax.models.constants import PLACES
 from polarjax.models.residual_options import FRONTEND_TAPS
 from polarjax.ops.inverse_root import root
 from tests.configs.test_configs import CONFIGS, INFO, RESNET, ROOT, SMALL_MODELS, SMALL_POLAR, load
+from tests.programs import turned_products
 
 BURN_IN, PREDICTED = 4, 4
 # Three stages, each as small as it goes.
@@ -141,6 +142,7 @@ def test_every_parameter_gets_a_gradient_and_is_in_one_group(path, variant, opti
     assert not sorted(set(divisions_by_what_is_broadcast(traced.jaxpr.jaxpr)))
     slope = traced.lower().compile()
     assert not inverse_roots_of_arrays(slope.as_text())
+    assert not turned_products(slope.as_text())
     # Raw gaze features saturate heads in fast movements, and saccade gates in slow ones.
     gradients = [slope(params, slow._replace(gaze=scale * slow.gaze)) for scale in (0.01, 0.3)]
     largest = jax.tree.map(lambda *leaves: max(float(jnp.abs(leaf).max()) for leaf in leaves), *gradients)

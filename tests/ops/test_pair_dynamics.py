@@ -9,7 +9,7 @@ from polarjax.ops import dynamics, pair_frames, summaries
 from polarjax.ops.pair_dynamics import pool_pairs
 from polarjax.ops.pair_frames import SHOWN, PairForm, halves
 from polarjax.ops.polar_decomposition import decompose, safe_normalize
-from polarjax.ops.quadrature import mix_planes
+from polarjax.ops.products import mix_planes
 
 FLOORS = {"rest": 1e-3, "drive": 1e-2}  # that of the amplitude, and one of its own
 CHANNELS, PAIRS, PIXELS, UNITS = 3, 2, 5, 4

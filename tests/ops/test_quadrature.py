@@ -194,14 +194,3 @@ def test_a_moving_grating_turns_the_pose_of_its_pair_by_the_phase_step():
         # The members of a pair differ by up to 1.6 % in gain, so the pose is that far from the exact circle.
         np.testing.assert_allclose(u_even[1:], turned[0], atol=0.02)
         np.testing.assert_allclose(u_odd[1:], turned[1], atol=0.02)
-
-
-def test_mixed_planes_and_their_slopes_are_those_of_the_product():
-    with jax.enable_x64(True):
-        random = np.random.default_rng(0)
-        mixing, x, slope = (jnp.asarray(random.standard_normal(shape)) for shape in ((3, 4), (3, 5), (4, 5)))
-        found, pull = jax.vjp(quadrature.mix_planes, mixing, x)
-        expected, pull_plainly = jax.vjp(lambda mixing, x: jnp.einsum("cm,cp->mp", mixing, x), mixing, x)
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
-        for part, wanted in zip(pull(slope), pull_plainly(slope), strict=True):
-            np.testing.assert_allclose(part, wanted, rtol=1e-12)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from polarjax.ops.quadrature import mix_planes
+from polarjax.ops.products import mix_planes
 from polarjax.ops.time_sums import sum_over_time, sum_over_time_at_once
 
 BANDS, FRAMES, CHANNELS, PAIRS, PIXELS, SUMS = 2, 4, 3, 2, 5, 3
