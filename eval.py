@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 
 from polarjax.core import ConfigError, PolarjaxError, closest
-from polarjax.engine import blas, compilation, sharding
+from polarjax.engine import blas, compilation, cpu_flags, sharding
 from polarjax.engine.flags import parse_flags, read_step
 from polarjax.reports import evaluate, table
 
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
         if tier not in TIERS:
             raise ConfigError(f"--tier is {tier!r}{closest(tier, TIERS)}")
         blas.use_one_thread()
+        cpu_flags.add_cpu_flags(os.environ)
         sharding.find_devices()
         compilation.enable_compilation_cache()
         report = evaluate.write_report(flags["workdir"], step, TIERS[tier])
