@@ -60,3 +60,14 @@ def test_deltas_that_are_none_are_named(deltas):
 def test_the_action_is_the_mean_code_after_the_context():
     code = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 4)), jnp.float32)
     np.testing.assert_allclose(interval_action(code, 5), np.asarray(code)[:, 4:].mean(1), rtol=1e-5)
+
+
+def test_an_action_has_the_same_bits_whatever_makes_the_code_beside_it():
+    """A sum that XLA fuses with products adds them without rounding them first."""
+    x, y = (jnp.asarray(part, jnp.float32) for part in np.random.default_rng(0).normal(size=(2, 2, 9, 32)))
+
+    def of(make, *given):
+        program = jax.jit(lambda *given: interval_action(make(*given), 5)).lower(*given)
+        return program.compile({"xla_backend_optimization_level": 3})(*given)
+
+    np.testing.assert_array_equal(of(jnp.multiply, x, y), of(lambda code: code, x * y))
