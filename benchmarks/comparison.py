@@ -41,7 +41,7 @@ def compare(
     """Measures rows of `cases.CASES`; prints a line for each.
 
     Args:
-      rounds: steps of each side that are timed, after two that are not.
+      rounds: steps of each side that are timed, each after one that is not; two more come before all.
       compiles: whether to compile the models in PyTorch, too.
       small: whether to take sizes that only show that all works.
       keep: is given all rows so far after each of them, so that a run that is ended keeps what it has.
@@ -90,7 +90,7 @@ def measure_row(case: Case, peaks: floors.Peaks, rounds: int, *, compiles: bool)
         compile_s = compiled.compile()
         functions = {"torch": theirs.run, "torch_compiled": compiled.run, "ours": ours.run}
     measure.in_turn(functions, measure.WARM_UP)
-    times = measure.in_turn(functions, rounds)
+    times = measure.in_turn(functions, rounds, untimed=1)
     parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(variables["params"]))
     work = floors.count_work(
         cases.make_model(case),

@@ -86,11 +86,20 @@ def restart_in(environment: dict[str, str]) -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
-    """Calls functions one after the other, again and again, so that all of them meet the same disturbances."""
+def in_turn(
+    functions: Mapping[str, Callable[[], Any]], rounds: int, *, untimed: int = 0
+) -> dict[str, Times]:
+    """Calls functions one after the other, again and again, so that all of them meet the same disturbances.
+
+    Args:
+      untimed: calls of a function before each that is timed. The first after another function finds neither caches nor
+        memory as it left them, which steps of a run do.
+    """
     times = {name: Times([], []) for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
+            for _ in range(untimed):
+                function()
             wall, cpu = time.perf_counter(), time.process_time()
             function()
             times[name].wall.append(time.perf_counter() - wall)

@@ -51,6 +51,10 @@ def test_functions_are_called_in_turn():
     times = measure.in_turn(functions, 2)
     assert called == ["a", "b", "a", "b"]
     assert all(len(part) == 2 for one in times.values() for part in one)
+    called.clear()
+    times = measure.in_turn(functions, 2, untimed=1)
+    assert called == ["a", "a", "b", "b"] * 2
+    assert all(len(part) == 2 for one in times.values() for part in one)
 
 
 def test_a_disturbed_round_does_not_move_the_ratio():
