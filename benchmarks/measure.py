@@ -86,9 +86,7 @@ def restart_in(environment: dict[str, str]) -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def in_turn(
-    functions: Mapping[str, Callable[[], Any]], rounds: int, *, untimed: int = 0
-) -> dict[str, Times]:
+def in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int, *, untimed: int = 0) -> dict[str, Times]:
     """Calls functions one after the other, again and again, so that all of them meet the same disturbances.
 
     Args:
