@@ -137,7 +137,7 @@ def _keep_flat(window: Array, features: tuple) -> tuple:
 
 def _slopes_of_flat(given: tuple, slopes: tuple) -> tuple:
     window, features = given
-    # without the barrier XLA folds the turning into the products, and those the library does not have
+    # the barrier keeps XLA from folding the turning into the products also where its flags let it: see `ops.products`
     turned = jax.lax.optimization_barrier(window.T)
     of_window = [
         jnp.einsum("wm,pm->wp", slope, x, precision="highest")

@@ -48,7 +48,7 @@ def test_the_library_gets_the_products_of_the_gradient(name):
 
 
 def test_bits_do_not_know_how_many_threads_xla_has():
-    """XLA has at least a thread a device."""
+    """XLA has at least a thread a device; with a plain product in place of this one the bits differ."""
     program = """
 import os
 from polarjax.engine.cpu_flags import add_cpu_flags
